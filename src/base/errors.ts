@@ -1,0 +1,113 @@
+/**
+ * The one catalogue of errors that Postern itself sends to a client. A server's own errors pass through byte for byte
+ * and never become one of these. Each constructor's comment says whether sending the same thing again is right.
+ */
+
+export interface PosternErrorFields {
+  readonly sqlState: string;
+  readonly message: string;
+  readonly detail?: string | undefined;
+  readonly hint?: string | undefined;
+  /** FATAL ends the session after the message; ERROR only the statement or transaction. */
+  readonly severity?: 'ERROR' | 'FATAL' | undefined;
+  /** 1-based character position in the client's own text, as in ErrorResponse field P. */
+  readonly position?: number | undefined;
+}
+
+export class PosternError extends Error {
+  readonly sqlState: string;
+  readonly detail: string | undefined;
+  readonly hint: string | undefined;
+  readonly severity: 'ERROR' | 'FATAL';
+  readonly position: number | undefined;
+
+  constructor(fields: PosternErrorFields) {
+    super(fields.message);
+    this.name = 'PosternError';
+    this.sqlState = fields.sqlState;
+    this.detail = fields.detail;
+    this.hint = fields.hint;
+    this.severity = fields.severity ?? 'ERROR';
+    this.position = fields.position;
+  }
+}
+
+/** What PostgreSQL accepts and Postern does not (yet). Never retry; the hint names the way that works. */
+export function notSupported(message: string, hint: string, detail?: string): PosternError {
+  return new PosternError({ sqlState: '0A000', message, hint, detail });
+}
+
+/** The client broke the protocol. The session ends; a retry would only repeat it. */
+export function protocolViolation(message: string): PosternError {
+  return new PosternError({ sqlState: '08P01', message, severity: 'FATAL' });
+}
+
+/** A statement in a transaction that has already failed. Roll back, then retry the whole transaction. */
+export function inFailedTransaction(): PosternError {
+  return new PosternError({
+    sqlState: '25P02',
+    message: 'current transaction is aborted, commands ignored until end of transaction block',
+  });
+}
+
+/** No backend connection became free in time. Nothing was sent: a retry is safe, later. */
+export function tooManyConnections(message: string, hint?: string): PosternError {
+  return new PosternError({ sqlState: '53300', message, hint });
+}
+
+/** A node can't be reached and nothing was sent to it. A retry is safe. */
+export function cannotConnect(nodeName: string, cause: string): PosternError {
+  return new PosternError({
+    sqlState: '08001',
+    message: `node "${nodeName}" cannot be reached: ${cause}`,
+    hint: 'Tables on other nodes are not affected. Postern connects again by itself.',
+  });
+}
+
+/** The connection to a node was lost and what ran there was undone with it. A retry of the transaction is safe. */
+export function connectionLost(nodeName: string): PosternError {
+  return new PosternError({
+    sqlState: '08006',
+    message: `the connection to node "${nodeName}" was lost`,
+    detail: 'The transaction that ran there was not committed.',
+    hint: 'Retry the transaction.',
+  });
+}
+
+/** The connection was lost while a commit may have been under way. NOT retryable: look before writing again. */
+export function outcomeUnknown(nodeName: string): PosternError {
+  return new PosternError({
+    sqlState: '08007',
+    message: `the connection to node "${nodeName}" was lost before its answer came: the outcome is unknown`,
+    detail: 'The statement or transaction may have been committed, or not.',
+    hint: 'Read the data back before you write again.',
+  });
+}
+
+/** A bucket has moved and the transaction that names its old place can't follow. Retry the whole transaction. */
+export function bucketMoved(table: string): PosternError {
+  return new PosternError({
+    sqlState: '40001',
+    message: `could not serialize access: a bucket of table "${table}" has moved`,
+    hint: 'Retry the transaction.',
+  });
+}
+
+/** A name that must not exist already does, or the other way round; SQLSTATE as PostgreSQL would choose. */
+export function objectError(sqlState: string, message: string, hint?: string): PosternError {
+  return new PosternError({ sqlState, message, hint });
+}
+
+/** A value or option that Postern cannot use (22023). Not retryable unchanged. */
+export function invalidParameter(message: string, hint?: string): PosternError {
+  return new PosternError({ sqlState: '22023', message, hint });
+}
+
+/** The router shuts down. Retry on a new connection. */
+export function shuttingDown(): PosternError {
+  return new PosternError({
+    sqlState: '57P01',
+    message: 'terminating connection because the router is shutting down',
+    severity: 'FATAL',
+  });
+}

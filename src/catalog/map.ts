@@ -1,0 +1,105 @@
+/**
+ * The map of the cluster as one router sees it at one epoch: which tables are sharded, by what, and where each bucket
+ * lives. Immutable: a change of the catalog makes a new map. catalog/store.ts reads it from PostgreSQL, plan/ decides by it.
+ *
+ * Invariant: a generation is never used twice for a leaf of the same bucket, on any node; so a statement that names a
+ * leaf of a stale map fails with 42P01 and writes nothing.
+ */
+import { createHash } from 'node:crypto';
+import type { KeyTypeName } from '../pg/hash/key-type.ts';
+import { IDENTIFIER_BYTES_MAX } from '../pg/identifier.ts';
+
+/** The schema, on each node, that holds the leaves of all sharded tables. */
+export const LEAF_SCHEMA = 'postern_leaves';
+/** The schema of the catalog on the home node. */
+export const CATALOG_SCHEMA = 'postern';
+
+export interface NodeInfo {
+  readonly id: number;
+  readonly name: string;
+}
+
+export interface BucketPlace {
+  readonly nodeId: number;
+  readonly generation: number;
+}
+
+export interface ColumnInfo {
+  readonly name: string;
+  readonly typeOid: number;
+  /** The router supplies this column's value, from a leased block of ids, when an INSERT leaves it out. */
+  readonly sequence: boolean;
+}
+
+export interface ShardedTable {
+  readonly id: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly keyColumn: string;
+  readonly keyType: KeyTypeName;
+  /** The function that PostgreSQL hashes the key with, e.g. pg_catalog.hashint8extended. */
+  readonly hashFunction: string;
+  /** Tables with the same id share key type, bucket count and places. */
+  readonly colocationId: number;
+  /** Columns in the face's order. */
+  readonly columns: readonly ColumnInfo[];
+  /** Index = bucket. */
+  readonly buckets: readonly BucketPlace[];
+  /** Other schemas of the home node in which a relation of the same name exists: they may come first in a search_path. */
+  readonly shadowSchemas: readonly string[];
+}
+
+export interface ClusterMap {
+  readonly epoch: number;
+  readonly nodes: readonly NodeInfo[];
+  readonly homeNodeId: number;
+  /** By schema, then name. */
+  readonly tables: ReadonlyMap<string, ReadonlyMap<string, ShardedTable>>;
+  /** By bare name: a cheap "could this text name a sharded table at all". */
+  readonly tablesByName: ReadonlyMap<string, readonly ShardedTable[]>;
+}
+
+/** `_b17_g4`: what a leaf's names add to the face's. */
+export function leafSuffix(bucket: number, generation: number): string {
+  return `_b${bucket}_g${generation}`;
+}
+
+/**
+ * The name that an object of the face (the table itself, an index, a constraint) has on a leaf. Names too long for the
+ * suffix are cut and get 8 hex digits of their SHA-256, so that two of them stay apart.
+ */
+export function leafName(faceName: string, bucket: number, generation: number): string {
+  const suffix = leafSuffix(bucket, generation);
+  if (Buffer.byteLength(faceName) + suffix.length <= IDENTIFIER_BYTES_MAX) return faceName + suffix;
+  const digest = createHash('sha256').update(faceName).digest('hex').slice(0, 8);
+  let head = faceName;
+  while (Buffer.byteLength(head) > IDENTIFIER_BYTES_MAX - suffix.length - 9) head = head.slice(0, -1);
+  return `${head}_${digest}${suffix}`;
+}
+
+export function emptyMap(nodes: readonly NodeInfo[], homeNodeId: number): ClusterMap {
+  return { epoch: 0, nodes, homeNodeId, tables: new Map(), tablesByName: new Map() };
+}
+
+/** Builds the lookup structure once per epoch. */
+export function buildMap(options: {
+  epoch: number;
+  nodes: readonly NodeInfo[];
+  homeNodeId: number;
+  tables: readonly ShardedTable[];
+}): ClusterMap {
+  const tables = new Map<string, Map<string, ShardedTable>>();
+  const tablesByName = new Map<string, ShardedTable[]>();
+  for (const table of options.tables) {
+    let inSchema = tables.get(table.schema);
+    if (!inSchema) {
+      inSchema = new Map();
+      tables.set(table.schema, inSchema);
+    }
+    inSchema.set(table.name, table);
+    const sameName = tablesByName.get(table.name);
+    if (sameName) sameName.push(table);
+    else tablesByName.set(table.name, [table]);
+  }
+  return { epoch: options.epoch, nodes: options.nodes, homeNodeId: options.homeNodeId, tables, tablesByName };
+}

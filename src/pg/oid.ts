@@ -1,0 +1,21 @@
+/** OIDs of built-in types, fixed in every PostgreSQL (src/include/catalog/pg_type.dat). 0 means "not stated". */
+export const OID = {
+  unspecified: 0,
+  bool: 16,
+  bytea: 17,
+  int8: 20,
+  int2: 21,
+  int4: 23,
+  text: 25,
+  oid: 26,
+  float4: 700,
+  float8: 701,
+  unknown: 705,
+  bpchar: 1042,
+  varchar: 1043,
+  date: 1082,
+  timestamp: 1114,
+  timestamptz: 1184,
+  numeric: 1700,
+  uuid: 2950,
+} as const;

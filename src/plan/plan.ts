@@ -1,0 +1,129 @@
+/**
+ * What a statement is and where it may go: the vocabulary between sql/ (text to facts), plan/ (facts and map to plan) and
+ * session/ (which carries plans out). All of it is immutable and cached by text, search_path and epoch.
+ */
+import type { PosternError } from '../base/errors.ts';
+import type { ShardedTable } from '../catalog/map.ts';
+
+/** A replacement in the client's own text; offsets are UTF-8 byte offsets into the whole query string. */
+export interface Edit {
+  readonly start: number;
+  readonly end: number;
+  readonly replacement: EditReplacement;
+}
+
+export type EditReplacement =
+  /** Fixed text. */
+  | { readonly kind: 'text'; readonly text: string }
+  /** The quoted, qualified name of the leaf of `table` for the statement's bucket; `alias` is appended as ` AS "alias"` if set. */
+  | { readonly kind: 'leaf'; readonly table: ShardedTable; readonly alias: string | undefined }
+  /** A fresh id for `table.columns[column]`, written as a literal (simple protocol) or bound as parameter (extended). */
+  | { readonly kind: 'id'; readonly idIndex: number };
+
+/** An id that the router has to supply: a sequence column that the INSERT leaves out. One per row. */
+export interface SuppliedId {
+  readonly table: ShardedTable;
+  readonly column: string;
+}
+
+/** Where the value of a shard key comes from. */
+export type KeySource =
+  /** A literal of the text; null is SQL NULL. */
+  | { readonly kind: 'literal'; readonly text: string | null }
+  /** $n, 0-based; `castTo` is the type name of an explicit cast around it, if any. */
+  | { readonly kind: 'parameter'; readonly index: number; readonly castTo: string | undefined }
+  /** An id that the router supplies: index into the statement's `suppliedIds`. */
+  | { readonly kind: 'suppliedId'; readonly idIndex: number };
+
+/** Where a statement goes. */
+export type Placement =
+  /** Names no table that lives anywhere in particular: any node will do (SELECT 1, SHOW, SET). */
+  | { readonly kind: 'anywhere' }
+  /** Home node: tables without a door, catalogs, DDL, functions. */
+  | { readonly kind: 'home' }
+  /** One bucket. Every source must hash to the same bucket of `table`; all sharded tables of the statement are colocated. */
+  | {
+      readonly kind: 'keyed';
+      readonly table: ShardedTable;
+      readonly keys: readonly KeySource[];
+      readonly suppliedIds: readonly SuppliedId[];
+    };
+
+/** What a statement does to the session that sends it, beside its own result. */
+export type SessionEffect =
+  | { readonly kind: 'begin'; readonly readOnly: boolean }
+  | { readonly kind: 'commit'; readonly chain: boolean }
+  | { readonly kind: 'rollback'; readonly chain: boolean }
+  | { readonly kind: 'savepoint'; readonly name: string }
+  | { readonly kind: 'releaseSavepoint'; readonly name: string }
+  | { readonly kind: 'rollbackToSavepoint'; readonly name: string }
+  /** SET / RESET name / set_config(literal name): session-level value of `name` changes (`local`: this transaction only). */
+  | { readonly kind: 'set'; readonly names: readonly string[]; readonly local: boolean }
+  /** RESET ALL, or a set_config whose name is not a literal: anything may have changed. */
+  | { readonly kind: 'setMany' }
+  | { readonly kind: 'discardAll' }
+  /** SQL-level PREPARE / EXECUTE / DEALLOCATE. */
+  | { readonly kind: 'sqlPrepare' }
+  /** The session needs a backend of its own from now on; `reason` is for logs and views. */
+  | { readonly kind: 'pin'; readonly reason: string }
+  | { readonly kind: 'ddl' };
+
+/** Functions of Postern that the router itself carries out: SELECT postern.f(...), SELECT create_distributed_table(...). */
+export type RouterCommand =
+  | {
+      readonly kind: 'createShardedTable';
+      /** The CREATE TABLE text without postern.* options and with its trailing clauses free for PARTITION BY. */
+      readonly schema: string | undefined;
+      readonly name: string;
+      readonly ifNotExists: boolean;
+      readonly createText: string;
+      readonly key: string;
+      readonly bucketCount: number | undefined;
+      readonly colocateWith: string | undefined;
+    }
+  | {
+      readonly kind: 'distributeTable';
+      /** As the user wrote it: maybe qualified, maybe quoted. */
+      readonly relation: string;
+      readonly key: string;
+      readonly bucketCount: number | undefined;
+      readonly colocateWith: string | undefined;
+      /** The column name of the one-row, one-column void result. */
+      readonly functionName: string;
+    }
+  | {
+      readonly kind: 'dropTables';
+      readonly tables: readonly ShardedTable[];
+      readonly cascade: boolean;
+    }
+  | { readonly kind: 'truncateTables'; readonly tables: readonly ShardedTable[] };
+
+export interface StatementPlan {
+  /** Byte range of this statement in the query string (without the semicolon). */
+  readonly start: number;
+  readonly end: number;
+  readonly placement: Placement;
+  readonly effects: readonly SessionEffect[];
+  readonly edits: readonly Edit[];
+  /** Can only read: may be sent again if a connection dies before its answer. */
+  readonly readOnly: boolean;
+  /** Can't run inside a transaction block (VACUUM, CREATE DATABASE, …). */
+  readonly outsideTransaction: boolean;
+  /** COPY … FROM STDIN / TO STDOUT. */
+  readonly copy: 'in' | 'out' | undefined;
+  /** Names of functions it calls that are not PostgreSQL's own known-harmless ones; lower case, maybe qualified. */
+  readonly unknownFunctions: readonly string[];
+  /** Highest $n in the text (0: none). */
+  readonly parameterCount: number;
+  readonly command: RouterCommand | undefined;
+  /** PostgreSQL would take it and Postern does not: what to answer. */
+  readonly refusal: PosternError | undefined;
+}
+
+/** The plan of a whole query string: one or more statements, or none (an empty query). */
+export interface QueryPlan {
+  readonly text: string;
+  readonly statements: readonly StatementPlan[];
+  /** libpg-query could not parse it: let a server say so in its own words (home node, text unchanged). */
+  readonly unparsed: boolean;
+}
