@@ -38,8 +38,21 @@ export function notSupported(message: string, hint: string, detail?: string): Po
 }
 
 /** The client broke the protocol. The session ends; a retry would only repeat it. */
-export function protocolViolation(message: string): PosternError {
-  return new PosternError({ sqlState: '08P01', message, severity: 'FATAL' });
+export function protocolViolation(message: string, detail?: string): PosternError {
+  return new PosternError({ sqlState: '08P01', message, detail, severity: 'FATAL' });
+}
+
+/** The client asks for a version of the protocol, or an extension of it, that Postern doesn't speak. Never retry. */
+export function protocolNotSupported(message: string, detail?: string): PosternError {
+  return new PosternError({ sqlState: '0A000', message, detail, severity: 'FATAL' });
+}
+
+/** Text that is not UTF-8; `bytes` as PostgreSQL writes them: "0xff 0x41". Not retryable unchanged. */
+export function invalidByteSequence(bytes: string): PosternError {
+  return new PosternError({
+    sqlState: '22021',
+    message: `invalid byte sequence for encoding "UTF8": ${bytes}`,
+  });
 }
 
 /** A statement in a transaction that has already failed. Roll back, then retry the whole transaction. */
@@ -110,4 +123,9 @@ export function shuttingDown(): PosternError {
     message: 'terminating connection because the router is shutting down',
     severity: 'FATAL',
   });
+}
+
+/** The client's cancel request, while its statement still waited in the router. Nothing was sent. */
+export function queryCanceled(): PosternError {
+  return new PosternError({ sqlState: '57014', message: 'canceling statement due to user request' });
 }

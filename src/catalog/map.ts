@@ -37,6 +37,10 @@ export interface ShardedTable {
   readonly name: string;
   readonly keyColumn: string;
   readonly keyType: KeyTypeName;
+  /** atttypmod of the key column (−1: none): varchar(n) and timestamp(p) change a value before it is stored and hashed. */
+  readonly keyTypeModifier: number;
+  /** The key column's full type as format_type() prints it, to cast a value to on the server. */
+  readonly keyTypeText: string;
   /** The function that PostgreSQL hashes the key with, e.g. pg_catalog.hashint8extended. */
   readonly hashFunction: string;
   /** Tables with the same id share key type, bucket count and places. */

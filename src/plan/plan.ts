@@ -17,6 +17,8 @@ export type EditReplacement =
   | { readonly kind: 'text'; readonly text: string }
   /** The quoted, qualified name of the leaf of `table` for the statement's bucket; `alias` is appended as ` AS "alias"` if set. */
   | { readonly kind: 'leaf'; readonly table: ShardedTable; readonly alias: string | undefined }
+  /** The quoted name that an object of the face (a constraint, an index) has on the leaf. */
+  | { readonly kind: 'leafObject'; readonly table: ShardedTable; readonly name: string }
   /** A fresh id for `table.columns[column]`, written as a literal (simple protocol) or bound as parameter (extended). */
   | { readonly kind: 'id'; readonly idIndex: number };
 
@@ -57,9 +59,18 @@ export type SessionEffect =
   | { readonly kind: 'savepoint'; readonly name: string }
   | { readonly kind: 'releaseSavepoint'; readonly name: string }
   | { readonly kind: 'rollbackToSavepoint'; readonly name: string }
-  /** SET / RESET name / set_config(literal name): session-level value of `name` changes (`local`: this transaction only). */
-  | { readonly kind: 'set'; readonly names: readonly string[]; readonly local: boolean }
-  /** RESET ALL, or a set_config whose name is not a literal: anything may have changed. */
+  /**
+   * SET / RESET name / set_config(literal name): the value of `names` (lower case) changes, for the session or (`local`) this
+   * transaction. `reset`: RESET name or SET name TO DEFAULT.
+   */
+  | {
+      readonly kind: 'set';
+      readonly names: readonly string[];
+      readonly local: boolean;
+      readonly reset: boolean;
+    }
+  | { readonly kind: 'resetAll' }
+  /** A set_config whose name is not a literal: anything may have changed. */
   | { readonly kind: 'setMany' }
   | { readonly kind: 'discardAll' }
   /** SQL-level PREPARE / EXECUTE / DEALLOCATE. */
@@ -88,8 +99,8 @@ export type RouterCommand =
       readonly key: string;
       readonly bucketCount: number | undefined;
       readonly colocateWith: string | undefined;
-      /** The column name of the one-row, one-column void result. */
-      readonly functionName: string;
+      /** The column name of the one-row, one-column void result; undefined: it was ALTER TABLE … SET, which has no result. */
+      readonly functionName: string | undefined;
     }
   | {
       readonly kind: 'dropTables';
@@ -107,11 +118,16 @@ export interface StatementPlan {
   readonly edits: readonly Edit[];
   /** Can only read: may be sent again if a connection dies before its answer. */
   readonly readOnly: boolean;
-  /** Can't run inside a transaction block (VACUUM, CREATE DATABASE, …). */
+  /** Must not be put inside a transaction block by the router: it can't run there (VACUUM, CREATE DATABASE, …) or may commit (CALL, DO). */
   readonly outsideTransaction: boolean;
+  /** Reads what an earlier statement left in its session (currval, lastval): meaningless unless the session is pinned already. */
+  readonly needsPinBefore: boolean;
   /** COPY … FROM STDIN / TO STDOUT. */
   readonly copy: 'in' | 'out' | undefined;
-  /** Names of functions it calls that are not PostgreSQL's own known-harmless ones; lower case, maybe qualified. */
+  /**
+   * Names of functions it calls that are not PostgreSQL's own known-harmless ones, as folded by the parser, maybe qualified.
+   * A DO block counts as one with the name "do".
+   */
   readonly unknownFunctions: readonly string[];
   /** Highest $n in the text (0: none). */
   readonly parameterCount: number;

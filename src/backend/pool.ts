@@ -1,0 +1,261 @@
+/**
+ * The backend connections to one node, for all roles: few, shared by many clients a transaction at a time.
+ *
+ * A connection is in one of three places: idle (here), lent (with a session), opening. Their sum never exceeds
+ * `connectionsMax`. Whoever finds none waits in line, bounded in number and time.
+ * Backends log in as the client's own role (docs/decisions), so a connection is lent to its own role only; when the node's
+ * limit is reached, an idle one of another role is closed to make room.
+ */
+import { BOUNDS } from '../base/bounds.ts';
+import { PosternError, queryCanceled, tooManyConnections } from '../base/errors.ts';
+import type { BackendAddress, BackendConnection } from './connection.ts';
+import type { Settings } from './settings.ts';
+
+export interface PoolOptions {
+  readonly address: BackendAddress;
+  readonly connectionsMax: number;
+  readonly open: (user: string) => Promise<BackendConnection>;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+}
+
+/** How a waiter leaves the line: a client that cancels or goes away. */
+export interface AcquireTicket {
+  giveUp: (() => void) | undefined;
+}
+
+interface Waiter {
+  readonly user: string;
+  readonly settings: Settings;
+  readonly resolve: (connection: BackendConnection) => void;
+  readonly reject: (error: PosternError) => void;
+  readonly deadlineMs: number;
+  gone: boolean;
+}
+
+export class NodePool {
+  readonly address: BackendAddress;
+  readonly #options: PoolOptions;
+  /** By role, most recently used last. */
+  readonly #idle = new Map<string, BackendConnection[]>();
+  readonly #lent = new Set<BackendConnection>();
+  #waiters: Waiter[] = [];
+  #opening = 0;
+  #openingByUser = new Map<string, number>();
+  #idleCount = 0;
+  #failedUntilMs = 0;
+  #failure: PosternError | undefined;
+  #failureUser = '';
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    this.address = options.address;
+    this.#timer = setInterval(() => this.#tick(), 1_000);
+    this.#timer.unref();
+  }
+
+  get size(): number {
+    return this.#idleCount + this.#lent.size + this.#opening;
+  }
+
+  /** An idle connection of this role, one with the same settings if there is any; undefined: use acquire(). */
+  tryAcquire(user: string, settings: Settings): BackendConnection | undefined {
+    const idle = this.#idle.get(user);
+    if (!idle || idle.length === 0) return undefined;
+    let at = idle.length - 1;
+    const last = Math.max(0, idle.length - 16);
+    for (let i = at; i >= last; i--) {
+      if (idle[i]!.settings.key === settings.key) {
+        at = i;
+        break;
+      }
+    }
+    const connection = at === idle.length - 1 ? idle.pop()! : idle.splice(at, 1)[0]!;
+    this.#idleCount--;
+    this.#lent.add(connection);
+    return connection;
+  }
+
+  /** Rejects with a PosternError: 08001 node away, 53300 none free in time. `ticket` leaves the line early. */
+  acquire(user: string, settings: Settings, ticket?: AcquireTicket): Promise<BackendConnection> {
+    const idle = this.tryAcquire(user, settings);
+    if (idle) return Promise.resolve(idle);
+    const now = this.#options.now();
+    if (this.#failure && now < this.#failedUntilMs && this.#failureUser === user)
+      return Promise.reject(this.#failure);
+    if (this.#waiters.length >= BOUNDS.acquireWaitersMax)
+      return Promise.reject(tooManyConnections('too many statements wait for a backend connection'));
+    return new Promise((resolve, reject) => {
+      const waiter: Waiter = {
+        user,
+        settings,
+        resolve,
+        reject,
+        deadlineMs: now + BOUNDS.acquireTimeoutMs,
+        gone: false,
+      };
+      if (ticket) ticket.giveUp = () => this.#giveUp(waiter);
+      this.#waiters.push(waiter);
+      this.#openForWaiters();
+    });
+  }
+
+  /** Back from a session, quiet (no transaction, nothing pending). */
+  release(connection: BackendConnection): void {
+    connection.lessee = undefined;
+    connection.onDrain = undefined;
+    if (connection.closed || !this.#lent.delete(connection)) return;
+    if (this.#closed) {
+      connection.destroy();
+      return;
+    }
+    const at = this.#waiters.findIndex((waiter) => waiter.user === connection.user);
+    if (at >= 0) {
+      const [waiter] = this.#waiters.splice(at, 1);
+      waiter!.gone = true;
+      this.#lent.add(connection);
+      waiter!.resolve(connection);
+      return;
+    }
+    connection.idleSinceMs = this.#options.now();
+    connection.resumeReading();
+    this.#pushIdle(connection);
+    if (this.#waiters.length > 0) this.#openForWaiters();
+  }
+
+  /** Not to be used again: its state is unknown or belongs to a client that has gone. */
+  discard(connection: BackendConnection): void {
+    this.#lent.delete(connection);
+    connection.lessee = undefined;
+    connection.onDrain = undefined;
+    connection.destroy();
+    this.#openForWaiters();
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    for (const waiter of this.#waiters) waiter.reject(tooManyConnections('the router is shutting down'));
+    this.#waiters = [];
+    for (const list of this.#idle.values()) for (const connection of [...list]) connection.destroy();
+    for (const connection of [...this.#lent]) connection.destroy();
+  }
+
+  #pushIdle(connection: BackendConnection): void {
+    const list = this.#idle.get(connection.user);
+    if (list) list.push(connection);
+    else this.#idle.set(connection.user, [connection]);
+    this.#idleCount++;
+  }
+
+  #openForWaiters(): void {
+    if (this.#closed) return;
+    const wanted = new Map<string, number>();
+    for (const waiter of this.#waiters) wanted.set(waiter.user, (wanted.get(waiter.user) ?? 0) + 1);
+    for (const [user, count] of wanted) {
+      let missing = count - (this.#openingByUser.get(user) ?? 0);
+      while (missing-- > 0) {
+        if (this.size >= this.#options.connectionsMax && !this.#closeIdleOfAnother(user)) return;
+        this.#open(user);
+      }
+    }
+  }
+
+  #open(user: string): void {
+    this.#opening++;
+    this.#openingByUser.set(user, (this.#openingByUser.get(user) ?? 0) + 1);
+    const opened = (): void => {
+      this.#opening--;
+      this.#openingByUser.set(user, this.#openingByUser.get(user)! - 1);
+    };
+    this.#options.open(user).then(
+      (connection) => {
+        opened();
+        this.#failure = undefined;
+        connection.onClosed = (closed) => this.#onClosed(closed);
+        this.#lent.add(connection);
+        this.release(connection);
+      },
+      (error: unknown) => {
+        opened();
+        this.#onOpenFailed(user, error);
+      },
+    );
+  }
+
+  #onOpenFailed(user: string, error: unknown): void {
+    const failure =
+      error instanceof PosternError
+        ? error
+        : new PosternError({ sqlState: '08001', message: error instanceof Error ? error.message : String(error) });
+    this.#failure = failure;
+    this.#failureUser = user;
+    this.#failedUntilMs = this.#options.now() + BOUNDS.backendConnectBackoffMs;
+    // While others of the role work, the waiters wait for those (a node at max_connections); else they hear it at once.
+    const working = [...this.#lent].some((connection) => connection.user === user);
+    if (working) return;
+    const rest: Waiter[] = [];
+    for (const waiter of this.#waiters) {
+      if (waiter.user === user) {
+        waiter.gone = true;
+        waiter.reject(failure);
+      } else rest.push(waiter);
+    }
+    this.#waiters = rest;
+  }
+
+  /** The longest idle connection of any other role. */
+  #closeIdleOfAnother(user: string): boolean {
+    let oldest: BackendConnection | undefined;
+    for (const [other, list] of this.#idle) {
+      const first = list[0];
+      if (other !== user && first && (!oldest || first.idleSinceMs < oldest.idleSinceMs)) oldest = first;
+    }
+    oldest?.destroy();
+    return oldest !== undefined;
+  }
+
+  #onClosed(connection: BackendConnection): void {
+    this.#lent.delete(connection);
+    const list = this.#idle.get(connection.user);
+    const at = list ? list.indexOf(connection) : -1;
+    if (at >= 0) {
+      list!.splice(at, 1);
+      this.#idleCount--;
+      if (list!.length === 0) this.#idle.delete(connection.user);
+    }
+    this.#openForWaiters();
+  }
+
+  #giveUp(waiter: Waiter): void {
+    if (waiter.gone) return;
+    waiter.gone = true;
+    this.#waiters = this.#waiters.filter((other) => other !== waiter);
+    waiter.reject(queryCanceled());
+  }
+
+  /** Once a second: time-outs of those in line, and connections idle for too long. */
+  #tick(): void {
+    const now = this.#options.now();
+    const late = this.#waiters.filter((waiter) => waiter.deadlineMs <= now);
+    if (late.length > 0) {
+      this.#waiters = this.#waiters.filter((waiter) => waiter.deadlineMs > now);
+      for (const waiter of late) {
+        waiter.gone = true;
+        waiter.reject(
+          tooManyConnections(
+            `no connection to node "${this.address.nodeName}" became free within ${BOUNDS.acquireTimeoutMs / 1000} s`,
+            'Sessions that stay in a transaction, or need a backend of their own, hold one each.',
+          ),
+        );
+      }
+    }
+    if (this.#waiters.length > 0) this.#openForWaiters();
+    for (const list of this.#idle.values()) {
+      const first = list[0];
+      if (first && now - first.idleSinceMs > BOUNDS.backendIdleMs) first.destroy();
+    }
+  }
+}

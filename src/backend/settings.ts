@@ -1,0 +1,60 @@
+/**
+ * The session-level settings (GUCs and role) of one client, as far as they differ from a fresh login; and the text that
+ * brings a backend from one client's settings to another's.
+ *
+ * Invariant: no client's statement is sent on a backend before that backend's settings equal the client's: the switch is
+ * answered first (session/lease.ts waits for it), since a switch that fails would leave the previous client's in force.
+ */
+import { quoteIdentifier, quoteLiteral } from '../pg/identifier.ts';
+
+export class Settings {
+  static readonly none = new Settings(new Map());
+  /** Lower-case name → value as current_setting() prints it. */
+  readonly values: ReadonlyMap<string, string>;
+  /** Equal keys mean equal settings. */
+  readonly key: string;
+
+  constructor(values: ReadonlyMap<string, string>) {
+    this.values = values;
+    this.key =
+      values.size === 0 ? '' : JSON.stringify([...values].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
+  }
+
+  with(changes: ReadonlyMap<string, string | undefined>): Settings {
+    const values = new Map(this.values);
+    for (const [name, value] of changes) {
+      if (value === undefined) values.delete(name);
+      else values.set(name, value);
+    }
+    const changed = new Settings(values);
+    return changed.key === this.key ? this : changed;
+  }
+}
+
+/**
+ * One simple-protocol text. The role goes back to the login role first and is set last, since some settings may be changed
+ * by the login role only.
+ */
+export function settingsSwitchText(from: Settings, to: Settings): string {
+  const parts: string[] = [];
+  if (from.values.has('role') && from.values.get('role') !== to.values.get('role')) parts.push('RESET ROLE');
+  for (const name of from.values.keys()) {
+    if (name !== 'role' && !to.values.has(name)) parts.push(`RESET ${settingName(name)}`);
+  }
+  for (const [name, value] of to.values) {
+    if (name !== 'role' && from.values.get(name) !== value) parts.push(setText(name, value));
+  }
+  const role = to.values.get('role');
+  if (role !== undefined && role !== from.values.get('role')) parts.push(setText('role', role));
+  return parts.join(';');
+}
+
+/** set_config and not SET: a list such as search_path is taken as current_setting() printed it. */
+function setText(name: string, value: string): string {
+  return `SELECT pg_catalog.set_config(${quoteLiteral(name)},${quoteLiteral(value)},false)`;
+}
+
+/** `app.tenant` → "app"."tenant", as RESET wants it. */
+function settingName(name: string): string {
+  return name.split('.').map(quoteIdentifier).join('.');
+}

@@ -1,0 +1,48 @@
+/**
+ * Every bound of the router, by name: queues, sizes, waits. A bound that is reached gives an error with an SQLSTATE, never
+ * silence. Those that a configuration may change are defaults here.
+ */
+export const BOUNDS = {
+  /** A frame from a client. PostgreSQL's own limit is 1 GiB − 1. */
+  clientFrameBytesMax: 256 * 1024 * 1024,
+  /** A frame from a server: one row is at most 1 GiB. */
+  serverFrameBytesMax: 1024 * 1024 * 1024 - 1,
+  /** Clients at once. */
+  clientsMax: 10_000,
+  /** A client that has not logged in by then is closed. */
+  loginTimeoutMs: 60_000,
+  /** TCP connect, login and first ReadyForQuery of a backend connection. */
+  backendConnectTimeoutMs: 5_000,
+  /** After a failed connect, others to the same node fail at once for this long. */
+  backendConnectBackoffMs: 250,
+  /** Backend connections to one node, over all roles. */
+  connectionsPerNode: 20,
+  /** How long a statement waits for a free backend connection. */
+  acquireTimeoutMs: 30_000,
+  /** How many may wait for one at once, per node. */
+  acquireWaitersMax: 20_000,
+  /** An idle backend connection is closed after this. */
+  backendIdleMs: 600_000,
+  /** What a client may have unread before its backend is paused. */
+  clientUnsentBytesMax: 1024 * 1024,
+  /** What a backend may have unread before its client is paused (COPY FROM STDIN, large parameters). */
+  backendUnsentBytesMax: 1024 * 1024,
+  /** Prepared statements kept on one backend connection. */
+  preparedStatementsPerBackend: 1_000,
+  /** Bytes of text of those. */
+  preparedTextBytesPerBackend: 8 * 1024 * 1024,
+  /** Named statements and portals of one client. */
+  clientStatementsMax: 10_000,
+  /** Bytes of text in the router's plan cache. */
+  planCacheBytesMax: 64 * 1024 * 1024,
+  /** A query string that the planner parses: a longer one is refused, and its values belong into parameters or COPY. */
+  parsedTextBytesMax: 16 * 1024 * 1024,
+  /** A parser instance whose memory has grown beyond this is replaced, since it never shrinks. */
+  parserMemoryBytesMax: 64 * 1024 * 1024,
+  /** Pairs that the settings-switch cache holds. */
+  startupParameterBytesMax: 10_000,
+  /** How long a statement that runs for a vanished client may go on before its backend is closed. */
+  abandonedStatementMs: 5_000,
+  /** A question that the router itself asks a node (describe, hash, settings). */
+  internalQueryTimeoutMs: 10_000,
+} as const;

@@ -1,0 +1,185 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { APP, createCommand, useShardedCluster } from '../../test/support/sharded-cluster.ts';
+import { createShardedTable } from '../doors/sharded/create.ts';
+import type { ControlConnection } from '../platform/control-connection.ts';
+import { IdLeases } from './ids.ts';
+import type { ClusterMap } from './map.ts';
+import { judgeCluster, judgeNode, readNodeFacts } from './requirements.ts';
+import { ensureCatalog, ensureNode } from './schema.ts';
+import { leaseIdBlock, loadMap } from './store.ts';
+import { CatalogWatcher } from './watcher.ts';
+
+const cluster = useShardedCluster(2);
+const open: { close(): Promise<void> }[] = [];
+
+async function home(): Promise<ControlConnection> {
+  const connection = await cluster.open(0);
+  open.push(connection);
+  return connection;
+}
+
+function watch(maps: ClusterMap[] = [], said: string[] = []): CatalogWatcher {
+  const { nodes, homeNodeId } = cluster.identity!;
+  const watcher = new CatalogWatcher({
+    dsn: cluster.servers[0]!.dsn(),
+    nodes,
+    homeNode: nodes.find((node) => node.id === homeNodeId)!,
+    onMap: (map) => maps.push(map),
+    log: { info: (message) => said.push(message), warn: (message) => said.push(message) },
+  });
+  open.push({ close: () => watcher.stop() });
+  return watcher;
+}
+
+afterEach(async () => {
+  await Promise.all(open.splice(0).map((one) => one.close()));
+});
+
+describe('the catalog', () => {
+  test('several routers that come first at once make one catalog', async () => {
+    await cluster.servers[0]!.query('CREATE DATABASE many');
+    const dsn = cluster.servers[0]!.dsn({ database: 'many' });
+    const { ControlConnection } = await import('../platform/control-connection.ts');
+    const identities = await Promise.all(
+      Array.from({ length: 5 }, async () => {
+        const connection = await ControlConnection.open({ nodeName: 'a', dsn });
+        open.push(connection);
+        return await ensureCatalog(connection, { nodes: ['a', 'b', 'c'], home: 'a' });
+      }),
+    );
+    for (const identity of identities) expect(identity).toEqual(identities[0]);
+    expect(identities[0]!.nodes.map((node) => node.name)).toEqual(['a', 'b', 'c']);
+    const connection = open[0] as ControlConnection;
+    const more = await ensureCatalog(connection, { nodes: ['b', 'a', 'c', 'd'], home: 'a' });
+    expect(more.nodes.slice(0, 3)).toEqual(identities[0]!.nodes);
+    expect((await loadMap(connection)).nodes).toEqual(more.nodes);
+    await expect(ensureCatalog(connection, { nodes: ['a', 'b'], home: 'a' })).rejects.toThrow('lacks: c, d');
+    await expect(ensureCatalog(connection, { nodes: ['a', 'b', 'c', 'd'], home: 'b' })).rejects.toThrow(
+      'home node is "a"',
+    );
+  });
+
+  test('a server that is another node is refused', async () => {
+    const { clusterId, nodes } = cluster.identity!;
+    const connection = await home();
+    await ensureNode(connection, { clusterId, node: nodes[0]! });
+    await expect(ensureNode(connection, { clusterId, node: nodes[1]! })).rejects.toThrow(
+      'is node "n1" of this cluster',
+    );
+    await expect(ensureNode(connection, { clusterId: 'x', node: nodes[0]! })).rejects.toThrow(
+      'of another cluster',
+    );
+  });
+
+  test('requirements of real servers', async () => {
+    const all = await Promise.all(
+      cluster.servers.map(async (_, i) => {
+        const connection = await cluster.open(i);
+        open.push(connection);
+        return await readNodeFacts(connection);
+      }),
+    );
+    expect(judgeCluster(all)).toEqual([]);
+    expect(judgeCluster([...all, { ...(await readNodeFacts(await home())), node: 'again' }])).toMatchObject([
+      { node: 'again', severity: 'error' },
+    ]);
+    for (const facts of all) {
+      expect(judgeNode(facts, 50).map((finding) => finding.message)).toEqual(['fsync is off']);
+    }
+  });
+});
+
+describe('ids', () => {
+  test('two routers lease ids of one column, and never the same one', async () => {
+    await createShardedTable(
+      cluster.router(),
+      createCommand('counted', 'id serial PRIMARY KEY, small smallserial'),
+      APP,
+    );
+    const { id: tableId } = await cluster.table('counted');
+    const leases = await Promise.all(
+      [home(), home()].map(async (connecting) => {
+        const connection = await connecting;
+        return new IdLeases({ lease: (request) => leaseIdBlock(connection, request) });
+      }),
+    );
+    const taken = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => leases[i % 2]!.take(tableId, 'id', 777)),
+    );
+    expect(new Set(taken.flat()).size).toBe(20 * 777);
+    const smalls = await leases[0]!.take(tableId, 'small', 32_767);
+    expect(Math.max(...smalls)).toBe(32_767);
+    await expect(leases[1]!.take(tableId, 'small', 1)).rejects.toMatchObject({
+      sqlState: '2200H',
+      message: 'nextval: reached maximum value of sequence "counted_small_seq" (32767)',
+    });
+    await expect(leaseIdBlock(await home(), { tableId: 999, column: 'id', count: 1 })).rejects.toMatchObject({
+      sqlState: '42P01',
+    });
+  });
+});
+
+describe('CatalogWatcher', () => {
+  test('sees another router’s change by itself, and a shadowing relation', async () => {
+    const maps: ClusterMap[] = [];
+    const watcher = watch(maps);
+    await watcher.start();
+    expect(watcher.available).toBe(true);
+    await createShardedTable(cluster.router(), createCommand('watched', 'id int8'), APP);
+    await expect.poll(() => watcher.current.tablesByName.has('watched')).toBe(true);
+    expect(maps.at(-1)).toBe(watcher.current);
+    await cluster.servers[0]!.query('CREATE SCHEMA other; CREATE TABLE other.watched ()');
+    await expect
+      .poll(() => watcher.current.tables.get('public')?.get('watched')?.shadowSchemas)
+      .toEqual(['other']);
+  });
+
+  test('a change is seen without a notification, too', async () => {
+    const watcher = watch();
+    await watcher.start();
+    const before = watcher.current.epoch;
+    await cluster.servers[0]!.query('UPDATE postern_internal.cluster SET epoch = epoch + 1');
+    await expect.poll(() => watcher.current.epoch).toBe(before + 1);
+  });
+
+  test('refreshes at the same time share loads, and each sees what was there before it', async () => {
+    const watcher = watch();
+    await watcher.start();
+    for (let round = 0; round < 5; round++) {
+      const rows = await cluster.servers[0]!.query(
+        'UPDATE postern_internal.cluster SET epoch = epoch + 1 RETURNING epoch::int',
+      );
+      const seen = await Promise.all(Array.from({ length: 20 }, () => watcher.refresh()));
+      for (const map of seen) expect(map.epoch).toBeGreaterThanOrEqual(Number(rows[0]!.epoch));
+    }
+  });
+
+  test('while the catalog is away the map goes on serving; it comes back by itself', async () => {
+    const said: string[] = [];
+    const watcher = watch([], said);
+    await watcher.start();
+    const before = watcher.current;
+    cluster.servers[0]!.kill();
+    await expect.poll(() => watcher.available).toBe(false);
+    expect(watcher.current).toBe(before);
+    await expect(watcher.refresh()).rejects.toMatchObject({ sqlState: '08001' });
+    await cluster.servers[0]!.restart();
+    await expect.poll(() => watcher.available, { timeout: 20_000 }).toBe(true);
+    await cluster.servers[0]!.query('UPDATE postern_internal.cluster SET epoch = epoch + 1');
+    await expect.poll(() => watcher.current.epoch).toBe(before.epoch + 1);
+    expect(said.filter((message) => message === 'the catalog is back')).toHaveLength(1);
+  });
+
+  test('start() fails when there is no catalog to be reached', async () => {
+    const { nodes } = cluster.identity!;
+    const watcher = new CatalogWatcher({
+      dsn: 'postgres://postgres@127.0.0.1:1/postgres',
+      nodes,
+      homeNode: nodes[0]!,
+      onMap: () => undefined,
+      log: { info: () => undefined, warn: () => undefined },
+    });
+    await expect(watcher.start()).rejects.toMatchObject({ sqlState: '08001' });
+    await watcher.stop();
+  });
+});

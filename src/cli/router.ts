@@ -1,0 +1,305 @@
+/** Puts a router together: checks the nodes, joins the catalog, opens the pools and listens. */
+import { BOUNDS } from '../base/bounds.ts';
+import { invalidParameter, notSupported, PosternError } from '../base/errors.ts';
+import { unreachable } from '../base/assert.ts';
+import { openBackend } from '../backend/login.ts';
+import { NodePool } from '../backend/pool.ts';
+import { StatementRegistry } from '../backend/prepared.ts';
+import { IdLeases } from '../catalog/ids.ts';
+import type { NodeInfo } from '../catalog/map.ts';
+import { type Finding, judgeCluster, judgeNode, type NodeFacts, readNodeFacts } from '../catalog/requirements.ts';
+import { ensureCatalog, ensureNode } from '../catalog/schema.ts';
+import { leaseIdBlock } from '../catalog/store.ts';
+import { CatalogWatcher } from '../catalog/watcher.ts';
+import type { ShardingContext } from '../doors/sharded/context.ts';
+import { createShardedTable } from '../doors/sharded/create.ts';
+import { distributeTable } from '../doors/sharded/distribute.ts';
+import { dropShardedTables } from '../doors/sharded/drop.ts';
+import { sweep } from '../doors/sharded/sweep.ts';
+import { truncateShardedTables } from '../doors/sharded/truncate.ts';
+import type { CommandResult, CommandSession, RouterContext, RouterLog } from '../execute/context.ts';
+import { FunctionFacts } from '../execute/function-facts.ts';
+import { IdChooser } from '../execute/id-chooser.ts';
+import { PlanCache } from '../execute/plan-cache.ts';
+import { parseDsn } from '../pg/dsn.ts';
+import { ControlConnection } from '../platform/control-connection.ts';
+import { FlushQueue } from '../platform/flush-queue.ts';
+import type { RouterCommand } from '../plan/plan.ts';
+import { planQuery } from '../plan/planner.ts';
+import { Listener } from '../session/listener.ts';
+import { type UserEntry, Users } from '../session/users.ts';
+import { loadParser } from '../sql/parser.ts';
+
+export interface NodeOptions {
+  readonly name: string;
+  /** The control path: a role that may create schemas, and is a superuser or a member of the clients' roles. */
+  readonly dsn: string;
+}
+
+export interface RouterOptions {
+  readonly listen: { readonly host: string; readonly port: number };
+  /** The database name that clients connect to. */
+  readonly database: string;
+  readonly nodes: readonly NodeOptions[];
+  /** The node of the catalog and of tables without a door. */
+  readonly home: string;
+  readonly users: readonly UserEntry[];
+  /** Backend connections to one node at most, over all roles. */
+  readonly connectionsPerNode?: number | undefined;
+  readonly log?: RouterLog | undefined;
+  /** Hears what each node has and lacks, before anything is served. */
+  readonly onFindings?: ((findings: readonly Finding[]) => void) | undefined;
+}
+
+export interface Router {
+  readonly port: number;
+  /** Clients that are logged in now. */
+  readonly clientCount: number;
+  close(): Promise<void>;
+}
+
+const SWEEP_INTERVAL_MS = 30_000;
+
+const silentLog: RouterLog = { info() {}, warn() {}, error() {} };
+
+/** Rejects with a PosternError that says what to do when a node, the catalog or the port can't be used. */
+export async function startRouter(options: RouterOptions): Promise<Router> {
+  const log = options.log ?? silentLog;
+  const connectionsPerNode = options.connectionsPerNode ?? BOUNDS.connectionsPerNode;
+  await loadParser();
+  await checkNodes(options, connectionsPerNode);
+  const { nodes, homeNodeId } = await joinCluster(options);
+  const dsnByNode = new Map(nodes.map((node) => [node.id, optionsOf(options, node.name).dsn]));
+  const connectControl = (nodeId: number): Promise<ControlConnection> =>
+    ControlConnection.open({
+      nodeName: nodes.find((node) => node.id === nodeId)!.name,
+      dsn: dsnByNode.get(nodeId)!,
+    });
+  const watcher = new CatalogWatcher({
+    dsn: dsnByNode.get(homeNodeId)!,
+    homeNode: nodes.find((node) => node.id === homeNodeId)!,
+    nodes,
+    onMap: (map) => log.info(`map of epoch ${map.epoch}`),
+    log,
+  });
+  await watcher.start();
+
+  const flushQueue = new FlushQueue();
+  const users = new Users(options.users);
+  const pools = new Map<number, NodePool>();
+  for (const node of nodes) pools.set(node.id, openPool({ node, dsn: dsnByNode.get(node.id)!, connectionsPerNode, users, flushQueue }));
+  const control = new HomeControl(() => connectControl(homeNodeId));
+  const leases = new IdLeases({ lease: (request) => control.use((home) => leaseIdBlock(home, request)) });
+  const sharding: ShardingContext = {
+    nodes,
+    homeNodeId,
+    connect: connectControl,
+    refresh: () => watcher.refresh(),
+  };
+  const context: RouterContext = {
+    database: options.database,
+    catalog: watcher,
+    pools,
+    plans: new PlanCache((text, map, searchPath) => planQuery(text, { map, searchPath })),
+    statements: new StatementRegistry(),
+    functions: new FunctionFacts((text) =>
+      control.use(async (home) => {
+        const rows = await home.query<Record<string, unknown>>(text);
+        return rows.map((row) => Object.values(row).map((value) => (value === null ? null : String(value))));
+      }),
+    ),
+    ids: new IdChooser(leases),
+    flushQueue,
+    log,
+    runCommand: (command, session) => runCommand(sharding, command, session),
+  };
+  const sweeper = setInterval(() => {
+    sweep(sharding).catch((error: Error) => log.warn(`sweep of half-made tables: ${error.message}`));
+  }, SWEEP_INTERVAL_MS);
+  sweeper.unref();
+  void sweep(sharding).catch((error: Error) => log.warn(`sweep of half-made tables: ${error.message}`));
+
+  const listener = new Listener(context, users);
+  const close = async (): Promise<void> => {
+    clearInterval(sweeper);
+    await listener.close();
+    for (const pool of pools.values()) pool.close();
+    await control.close();
+    await watcher.stop();
+  };
+  let port: number;
+  try {
+    port = await listener.listen(options.listen);
+  } catch (error) {
+    await close().catch(() => {});
+    throw cannotListen(options.listen, error as NodeJS.ErrnoException);
+  }
+  return {
+    port,
+    get clientCount() {
+      return listener.sessionCount;
+    },
+    close,
+  };
+}
+
+/** What each node has and lacks. Throws when a node can't be used at all. */
+async function checkNodes(options: RouterOptions, connectionsPerNode: number): Promise<void> {
+  const facts: NodeFacts[] = await Promise.all(
+    options.nodes.map(async ({ name, dsn }) => {
+      const connection = await ControlConnection.open({ nodeName: name, dsn });
+      try {
+        return await readNodeFacts(connection);
+      } finally {
+        await connection.close();
+      }
+    }),
+  );
+  const findings = [...facts.flatMap((one) => judgeNode(one, connectionsPerNode)), ...judgeCluster(facts)];
+  options.onFindings?.(findings);
+  const error = findings.find(({ severity }) => severity === 'error');
+  if (error) {
+    throw new PosternError({
+      sqlState: '55000',
+      message: `node "${error.node}": ${error.message}`,
+      hint: error.hint,
+    });
+  }
+}
+
+async function joinCluster(options: RouterOptions): Promise<{ nodes: readonly NodeInfo[]; homeNodeId: number }> {
+  const home = await ControlConnection.open({
+    nodeName: options.home,
+    dsn: optionsOf(options, options.home).dsn,
+  });
+  try {
+    const identity = await ensureCatalog(home, {
+      nodes: options.nodes.map(({ name }) => name),
+      home: options.home,
+    });
+    await Promise.all(
+      identity.nodes.map(async (node) => {
+        const connection = await ControlConnection.open({
+          nodeName: node.name,
+          dsn: optionsOf(options, node.name).dsn,
+        });
+        try {
+          await ensureNode(connection, { clusterId: identity.clusterId, node });
+        } finally {
+          await connection.close();
+        }
+      }),
+    );
+    return { nodes: identity.nodes, homeNodeId: identity.homeNodeId };
+  } finally {
+    await home.close();
+  }
+}
+
+function optionsOf(options: RouterOptions, name: string): NodeOptions {
+  const node = options.nodes.find((one) => one.name === name);
+  if (!node)
+    throw invalidParameter(
+      `the home node "${name}" is not among the nodes`,
+      `The nodes are: ${options.nodes.map((one) => one.name).join(', ')}.`,
+    );
+  return node;
+}
+
+/** Backends log in as the client's own role, with the password that the router knows for it. */
+function openPool(options: {
+  node: NodeInfo;
+  dsn: string;
+  connectionsPerNode: number;
+  users: Users;
+  flushQueue: FlushQueue;
+}): NodePool {
+  const { node, users, flushQueue } = options;
+  const dsn = parseDsn(options.dsn);
+  const address = { nodeId: node.id, nodeName: node.name, host: dsn.host, port: dsn.port };
+  return new NodePool({
+    address,
+    connectionsMax: options.connectionsPerNode,
+    now: () => performance.now(),
+    open: (user) =>
+      openBackend({
+        address,
+        database: dsn.database,
+        user,
+        password: users.passwordOf(user) ?? (user === dsn.user ? dsn.password : undefined),
+        flushQueue,
+      }),
+  });
+}
+
+/** One control connection to the home node for short questions, opened when needed and again after a loss. */
+class HomeControl {
+  readonly #open: () => Promise<ControlConnection>;
+  #connection: ControlConnection | undefined;
+  #line: Promise<unknown> = Promise.resolve();
+
+  constructor(open: () => Promise<ControlConnection>) {
+    this.#open = open;
+  }
+
+  /** One at a time, in order. */
+  use<T>(work: (home: ControlConnection) => Promise<T>): Promise<T> {
+    const result = this.#line.then(async () => {
+      if (!this.#connection || this.#connection.lost) this.#connection = await this.#open();
+      return work(this.#connection);
+    });
+    this.#line = result.catch(() => {});
+    return result;
+  }
+
+  async close(): Promise<void> {
+    await this.#connection?.close();
+  }
+}
+
+async function runCommand(
+  sharding: ShardingContext,
+  command: RouterCommand,
+  session: CommandSession,
+): Promise<CommandResult> {
+  switch (command.kind) {
+    case 'createShardedTable': {
+      const { notices } = await createShardedTable(sharding, command, session);
+      return { tag: 'CREATE TABLE', row: undefined, notices };
+    }
+    case 'distributeTable': {
+      const { notices } = await distributeTable(sharding, command, session);
+      const { functionName } = command;
+      return functionName === undefined
+        ? { tag: 'ALTER TABLE', row: undefined, notices }
+        : { tag: 'SELECT 1', row: { column: functionName, value: '' }, notices };
+    }
+    case 'dropTables': {
+      const { notices } = await dropShardedTables(sharding, command, session);
+      return { tag: 'DROP TABLE', row: undefined, notices };
+    }
+    case 'truncateTables': {
+      const { notices } = await truncateShardedTables(sharding, command, session);
+      return { tag: 'TRUNCATE TABLE', row: undefined, notices };
+    }
+    default:
+      return unreachable(command);
+  }
+}
+
+function cannotListen(listen: { host: string; port: number }, error: NodeJS.ErrnoException): PosternError {
+  const where = `${listen.host}:${listen.port}`;
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return new PosternError({
+        sqlState: '55006',
+        message: `port ${listen.port} is in use`,
+        hint: 'Choose another one with --port, or stop what listens there.',
+      });
+    case 'EACCES':
+      return notSupported(`no permission to listen on ${where}`, 'Choose a port above 1023 with --port.');
+    default:
+      return new PosternError({ sqlState: '58000', message: `cannot listen on ${where}: ${error.message}` });
+  }
+}
+

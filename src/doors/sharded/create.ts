@@ -1,0 +1,32 @@
+/** CREATE TABLE … WITH (postern.door = 'sharded', postern.key = …). */
+import { objectError } from '../../base/errors.ts';
+import { quoteIdentifier } from '../../pg/identifier.ts';
+import type { RouterCommand } from '../../plan/plan.ts';
+import type { DdlResult, DdlSession, ShardingContext } from './context.ts';
+import { findRelation } from './face.ts';
+import { currentSchema, makeShardedTable } from './make.ts';
+
+export async function createShardedTable(
+  context: ShardingContext,
+  command: Extract<RouterCommand, { kind: 'createShardedTable' }>,
+  session: DdlSession,
+): Promise<DdlResult> {
+  // On a line of its own, in case the text ends in a comment.
+  const createText = `${command.createText}\nPARTITION BY HASH (${quoteIdentifier(command.key)})`;
+  const made = await makeShardedTable(context, session, command, async (home) => {
+    const schema = command.schema ?? (await currentSchema(home, session));
+    if (schema === undefined) throw objectError('3F000', 'no schema has been selected to create in');
+    if (command.ifNotExists && (await findRelation(home, schema, command.name))) return undefined;
+    return {
+      schema,
+      name: command.name,
+      statements: [createText],
+      sequences: [],
+      storage: new Map(),
+      makeAs: session,
+      replaces: undefined,
+    };
+  });
+  if (made) return { notices: [] };
+  return { notices: [{ sqlState: '42P07', message: `relation "${command.name}" already exists, skipping` }] };
+}

@@ -1,0 +1,125 @@
+/** create_distributed_table: a plain table of the home node becomes a sharded one, with its rows. */
+import { objectError } from '../../base/errors.ts';
+import { LEAF_SCHEMA } from '../../catalog/map.ts';
+import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
+import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
+import type { RouterCommand } from '../../plan/plan.ts';
+import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
+import {
+  asAdmin,
+  asClient,
+  type DdlResult,
+  type DdlSession,
+  noSuchTable,
+  type ShardingContext,
+} from './context.ts';
+import { type PlainTable, readDefinition } from './definition.ts';
+import { makeShardedTable, type PreparedDefinition } from './make.ts';
+
+type DistributeCommand = Extract<RouterCommand, { kind: 'distributeTable' }>;
+
+export async function distributeTable(
+  context: ShardingContext,
+  command: DistributeCommand,
+  session: DdlSession,
+): Promise<DdlResult> {
+  const request = {
+    name: command.relation,
+    bucketCount: command.bucketCount,
+    colocateWith: command.colocateWith,
+  };
+  await makeShardedTable(context, session, request, (home) => prepare(home, command, session));
+  return { notices: [] };
+}
+
+/** Puts the plain table aside, so that its names are free for the face. It is dropped when its rows have moved. */
+async function prepare(
+  home: ControlConnection,
+  command: DistributeCommand,
+  session: DdlSession,
+): Promise<PreparedDefinition> {
+  const table = await lockTable(home, command, session);
+  const name = quoteQualified(table.schema, table.name);
+  const definition = await readDefinition(home, table, command.key);
+  await tryDrop(home, name);
+  const found = await home.query<{ filled: boolean }>(`SELECT EXISTS (SELECT FROM ${name}) AS filled`);
+  // Extended statistics keep their schema when their table moves, and their names would not be free.
+  for (const statistics of definition.statistics) await home.query(`DROP STATISTICS ${statistics}`);
+  await home.query(`ALTER TABLE ${name} SET SCHEMA ${LEAF_SCHEMA}`);
+  const aside = quoteQualified(LEAF_SCHEMA, `aside_${table.oid}`);
+  await home.query(
+    `ALTER TABLE ${quoteQualified(LEAF_SCHEMA, table.name)} RENAME TO ${quoteIdentifier(`aside_${table.oid}`)}`,
+  );
+  return {
+    schema: table.schema,
+    name: table.name,
+    statements: definition.statements,
+    sequences: definition.sequences,
+    storage: definition.storage,
+    // The table keeps its owner, whoever shards it; all names in the statements are qualified.
+    makeAs: { role: table.owner, searchPath: 'pg_catalog' },
+    replaces: { table: aside, columns: found[0]?.filled ? definition.columns : undefined },
+  };
+}
+
+async function lockTable(
+  home: ControlConnection,
+  command: DistributeCommand,
+  session: DdlSession,
+): Promise<PlainTable & { owner: string }> {
+  await asClient(home, session);
+  const named = await home.query<{ oid: number | null }>('SELECT pg_catalog.to_regclass($1)::oid AS oid', [
+    command.relation,
+  ]);
+  await asAdmin(home);
+  const oid = named[0]?.oid;
+  if (oid === null || oid === undefined) throw noSuchTable(command.relation);
+  const rows = await home.query<
+    PlainTable & {
+      owner: string;
+      kind: string;
+      mayOwn: boolean;
+      tableId: number | null;
+      systemSchema: boolean;
+    }
+  >(
+    `SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
+       c.relkind::text || c.relpersistence::text AS kind, pg_has_role($2::name, c.relowner, 'USAGE') AS "mayOwn",
+       f.table_id AS "tableId", n.nspname ~ '^(pg_|information_schema$|postern)' AS "systemSchema"
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     LEFT JOIN ${INTERNAL_SCHEMA}.local_tables f ON f.face = c.oid WHERE c.oid = $1`,
+    [oid, session.role],
+  );
+  const table = rows[0];
+  if (!table) throw noSuchTable(command.relation);
+  if (!table.mayOwn) throw objectError('42501', `must be owner of table ${table.name}`);
+  if (table.tableId !== null) throw objectError('42P16', `table "${table.name}" is already sharded`);
+  if (table.kind !== 'rp' || table.systemSchema) {
+    throw objectError(
+      '42809',
+      `"${table.name}" is not an ordinary table`,
+      'Only ordinary, permanent tables can be sharded.',
+    );
+  }
+  await home.query(`LOCK TABLE ${quoteQualified(table.schema, table.name)} IN ACCESS EXCLUSIVE MODE`);
+  const columns = await home.query(
+    'SELECT FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped',
+    [oid, command.key],
+  );
+  if (columns.length === 0) {
+    throw objectError('42703', `column "${command.key}" of relation "${table.name}" does not exist`);
+  }
+  return table;
+}
+
+/** What depends on the table is told before anything long is begun. */
+async function tryDrop(home: ControlConnection, name: string): Promise<void> {
+  await home.query('SAVEPOINT before_drop');
+  try {
+    await home.query(`DROP TABLE ${name}`);
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    throw error.withHint('Drop what depends on the table, shard it, and make it again.');
+  }
+  await home.query('ROLLBACK TO SAVEPOINT before_drop');
+}

@@ -1,0 +1,75 @@
+/**
+ * The SQL that makes leaves after a face: ordinary tables with the face's columns, constraints and indexes, each with a
+ * CHECK that lets in only the rows of its bucket.
+ *
+ * Invariant: a row is in the leaf of the bucket that PostgreSQL's own hash gives it, whatever a router believed: the
+ * server refuses others. The check needs no privilege on the face (it calls a function on its OID; tried on 15 and 18).
+ * Invariant: names that an error message may bear are the face's with `leafSuffix`, so cutting it gives the user's name.
+ * Check constraints keep the face's names, since they are a table's own and not a schema's.
+ */
+import { LEAF_SCHEMA, leafName } from '../../catalog/map.ts';
+import { quoteIdentifier, quoteLiteral, quoteQualified } from '../../pg/identifier.ts';
+import type { Face } from './face.ts';
+
+const BUCKET_CONSTRAINT = 'postern_bucket';
+
+export interface LeafSpec {
+  readonly bucket: number;
+  readonly bucketCount: number;
+  readonly generation: number;
+  readonly keyColumn: string;
+  /** Storage parameters, e.g. fillfactor, as text values by name. */
+  readonly storage: ReadonlyMap<string, string>;
+}
+
+export function qualifiedLeaf(table: string, bucket: number, generation: number): string {
+  return quoteQualified(LEAF_SCHEMA, leafName(table, bucket, generation));
+}
+
+/** Run with the owner's role, which then owns the leaf. */
+export function createLeafSql(face: Face, spec: LeafSpec): string {
+  const faceName = quoteQualified(face.schema, face.name);
+  const leaf = qualifiedLeaf(face.name, spec.bucket, spec.generation);
+  const nameOnLeaf = (name: string) => quoteIdentifier(leafName(name, spec.bucket, spec.generation));
+  const check =
+    `pg_catalog.satisfies_hash_partition(${quoteLiteral(faceName)}::pg_catalog.regclass, ` +
+    `${spec.bucketCount}, ${spec.bucket}, ${quoteIdentifier(spec.keyColumn)})`;
+  const statements = [
+    `CREATE TABLE ${leaf} (LIKE ${faceName} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY, ` +
+      `CONSTRAINT ${BUCKET_CONSTRAINT} CHECK (${check}))${storageClause(spec.storage)}`,
+  ];
+  const alterations = [
+    ...face.sequences.map((column) => `ALTER COLUMN ${quoteIdentifier(column.name)} DROP DEFAULT`),
+    ...face.constraints.map(
+      (constraint) => `ADD CONSTRAINT ${nameOnLeaf(constraint.name)} ${constraint.definition}`,
+    ),
+  ];
+  if (alterations.length > 0) statements.push(`ALTER TABLE ${leaf} ${alterations.join(', ')}`);
+  for (const index of face.indexes) {
+    const unique = index.unique ? 'UNIQUE ' : '';
+    statements.push(`CREATE ${unique}INDEX ${nameOnLeaf(index.name)} ON ${leaf}${index.tail}`);
+  }
+  for (const grant of face.grants) {
+    const grantee = grant.grantee === undefined ? 'PUBLIC' : quoteIdentifier(grant.grantee);
+    const option = grant.grantable ? ' WITH GRANT OPTION' : '';
+    statements.push(`GRANT ${grant.privilege} ON ${leaf} TO ${grantee}${option}`);
+  }
+  return statements.join(';\n');
+}
+
+function storageClause(storage: ReadonlyMap<string, string>): string {
+  if (storage.size === 0) return '';
+  const options = [...storage].map(([name, value]) => `${quoteIdentifier(name)} = ${quoteLiteral(value)}`);
+  return ` WITH (${options.join(', ')})`;
+}
+
+/**
+ * Takes every privilege on the face away, the owner's too: a function or view that reaches the empty face then gets
+ * 42501 and not an empty answer. Run last: making leaves LIKE the face needs SELECT on it.
+ */
+export function closeFaceSql(face: Face): string {
+  const grantees = new Set(['PUBLIC', quoteIdentifier(face.owner)]);
+  for (const grant of face.grants)
+    if (grant.grantee !== undefined) grantees.add(quoteIdentifier(grant.grantee));
+  return `REVOKE ALL ON ${quoteQualified(face.schema, face.name)} FROM ${[...grantees].join(', ')}`;
+}

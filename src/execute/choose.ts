@@ -1,0 +1,147 @@
+/**
+ * Where one execution of a query goes: the node, and for each statement the bucket and the ids that the router supplies.
+ * First without waiting (chooseNow), and where that can't be told at once, with (choose).
+ */
+import { assert } from '../base/assert.ts';
+import { notSupported } from '../base/errors.ts';
+import type { ClusterMap } from '../catalog/map.ts';
+import { ASK_SERVER } from '../pg/hash/bucket.ts';
+import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
+import type { IdChooser } from './id-chooser.ts';
+import type { Rows } from './internal-query.ts';
+import { askBucket, bucketOf, type Keyed, type KeyValues } from './route.ts';
+
+export interface StatementChoice {
+  /** −1: not a keyed statement. */
+  readonly bucket: number;
+  readonly ids: readonly number[];
+}
+
+export interface Choice {
+  /** undefined: any node will do. */
+  readonly nodeId: number | undefined;
+  readonly statements: readonly StatementChoice[];
+}
+
+export interface ChooseContext {
+  readonly map: ClusterMap;
+  readonly ids: IdChooser;
+  /** Runs a query with the client's settings. */
+  readonly ask: (text: string) => Promise<Rows>;
+}
+
+const NOT_KEYED: StatementChoice = { bucket: -1, ids: [] };
+const NO_IDS: readonly number[] = [];
+const ANYWHERE: Choice = { nodeId: undefined, statements: [] };
+
+/** undefined: an id block or a server has to be waited for. */
+export function chooseNow(
+  plan: QueryPlan,
+  bind: KeyValues['bind'],
+  context: ChooseContext,
+): Choice | undefined {
+  const { statements } = plan;
+  if (statements.length === 1) {
+    // The usual case, without the arrays of the general one.
+    const [statement] = statements;
+    if (statement!.placement.kind === 'anywhere') return ANYWHERE;
+    const choice = chooseOneNow(statement!, bind, context);
+    if (!choice) return undefined;
+    return { nodeId: nodeOf(statement!, choice, context.map), statements: [choice] };
+  }
+  const choices: StatementChoice[] = [];
+  for (const statement of statements) {
+    const choice = chooseOneNow(statement, bind, context);
+    if (!choice) return undefined;
+    choices.push(choice);
+  }
+  return { nodeId: commonNode(statements, choices, context.map), statements: choices };
+}
+
+export async function choose(
+  plan: QueryPlan,
+  bind: KeyValues['bind'],
+  context: ChooseContext,
+): Promise<Choice> {
+  const choices: StatementChoice[] = [];
+  for (const { placement } of plan.statements) {
+    if (placement.kind !== 'keyed') {
+      choices.push(NOT_KEYED);
+      continue;
+    }
+    const ids = await supplyIds(placement, context.ids);
+    let bucket = bucketOf(placement, { bind, ids });
+    if (bucket === ASK_SERVER) bucket = await askBucket(placement, { bind, ids }, context.ask);
+    choices.push({ bucket, ids });
+  }
+  return { nodeId: commonNode(plan.statements, choices, context.map), statements: choices };
+}
+
+function chooseOneNow(
+  statement: StatementPlan,
+  bind: KeyValues['bind'],
+  context: ChooseContext,
+): StatementChoice | undefined {
+  const { placement } = statement;
+  if (placement.kind !== 'keyed') return NOT_KEYED;
+  let ids = NO_IDS;
+  if (placement.suppliedIds.length > 0) {
+    const [only] = placement.suppliedIds;
+    if (placement.suppliedIds.length > 1) return undefined;
+    const id = context.ids.next(only!.table, only!.column);
+    if (id === undefined) return undefined;
+    ids = [id];
+  }
+  const bucket = bucketOf(placement, { bind, ids });
+  return bucket === ASK_SERVER ? undefined : { bucket, ids };
+}
+
+/** Key ids all of one bucket; ids of other columns as they come. */
+async function supplyIds(placement: Keyed, chooser: IdChooser): Promise<number[]> {
+  const { table, suppliedIds } = placement;
+  const ids: number[] = new Array(suppliedIds.length).fill(0);
+  const keyAt: number[] = [];
+  for (const [i, supplied] of suppliedIds.entries()) {
+    if (supplied.column === table.keyColumn) keyAt.push(i);
+    else [ids[i] = 0] = await chooser.take(table, supplied.column, 1);
+  }
+  if (keyAt.length > 0) {
+    const keys = await chooser.takeOfOneBucket(table, keyAt.length);
+    for (const [k, i] of keyAt.entries()) ids[i] = keys[k]!;
+  }
+  return ids;
+}
+
+function nodeOf(statement: StatementPlan, choice: StatementChoice, map: ClusterMap): number | undefined {
+  switch (statement.placement.kind) {
+    case 'anywhere':
+      return undefined;
+    case 'home':
+      return map.homeNodeId;
+    case 'keyed': {
+      const place = statement.placement.table.buckets[choice.bucket];
+      assert(place, 'a bucket has a place');
+      return place.nodeId;
+    }
+  }
+}
+
+function commonNode(
+  statements: readonly StatementPlan[],
+  choices: readonly StatementChoice[],
+  map: ClusterMap,
+): number | undefined {
+  let common: number | undefined;
+  for (const [i, statement] of statements.entries()) {
+    const node = nodeOf(statement, choices[i]!, map);
+    if (node === undefined) continue;
+    if (common !== undefined && common !== node) {
+      throw notSupported(
+        'the statements of one query string belong to several nodes',
+        'Send them one at a time. Transactions over several nodes are not there yet.',
+      );
+    }
+    common = node;
+  }
+  return common;
+}

@@ -1,0 +1,47 @@
+/** What one router has, shared by all its sessions. Built in cli/router.ts, parsed once and passed in. */
+import type { NodePool } from '../backend/pool.ts';
+import type { StatementRegistry } from '../backend/prepared.ts';
+import type { ClusterMap } from '../catalog/map.ts';
+import type { FlushQueue } from '../platform/flush-queue.ts';
+import type { RouterCommand } from '../plan/plan.ts';
+import type { FunctionFacts } from './function-facts.ts';
+import type { IdChooser } from './id-chooser.ts';
+import type { PlanCache } from './plan-cache.ts';
+
+export interface RouterLog {
+  info(message: string): void;
+  warn(message: string): void;
+  error(message: string): void;
+}
+
+/** Who sends a router command, as PostgreSQL's rights will see it. */
+export interface CommandSession {
+  readonly role: string;
+  /** The value of the GUC search_path. */
+  readonly searchPath: string;
+}
+
+/** What a router command answers. */
+export interface CommandResult {
+  readonly tag: string;
+  /** A one-row, one-column text result, as SELECT f() gives. */
+  readonly row: { readonly column: string; readonly value: string } | undefined;
+  readonly notices: readonly { readonly sqlState: string; readonly message: string }[];
+}
+
+export interface RouterContext {
+  /** The name that clients connect to; each node's own database name is in its DSN. */
+  readonly database: string;
+  readonly catalog: {
+    readonly current: ClusterMap;
+    refresh(): Promise<ClusterMap>;
+  };
+  readonly pools: ReadonlyMap<number, NodePool>;
+  readonly plans: PlanCache;
+  readonly statements: StatementRegistry;
+  readonly functions: FunctionFacts;
+  readonly ids: IdChooser;
+  readonly flushQueue: FlushQueue;
+  readonly log: RouterLog;
+  runCommand(command: RouterCommand, session: CommandSession): Promise<CommandResult>;
+}

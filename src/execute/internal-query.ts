@@ -1,0 +1,92 @@
+/** Questions that the router itself asks a server, on a connection that it holds or borrows. All bounded in time. */
+import { BOUNDS } from '../base/bounds.ts';
+import { PosternError } from '../base/errors.ts';
+import type { BackendConnection } from '../backend/connection.ts';
+import type { PendingKind, ResponseSink } from '../backend/pending.ts';
+import type { NodePool } from '../backend/pool.ts';
+import { Settings, settingsSwitchText } from '../backend/settings.ts';
+import { ServerError } from '../platform/control-connection.ts';
+import { readDataRowText, readErrorFields } from '../wire/backend.ts';
+import { rowFrames } from './row-frames.ts';
+import type { FrameReader } from '../wire/frame-reader.ts';
+import { Backend } from '../wire/message-types.ts';
+
+export type Rows = (string | null)[][];
+
+/** Collects one simple query's rows. */
+class Collector implements ResponseSink {
+  readonly rows: Rows = [];
+  readonly #nodeName: string;
+  readonly #resolve: (rows: Rows) => void;
+  readonly #reject: (error: Error) => void;
+  #error: ServerError | undefined;
+
+  constructor(nodeName: string, resolve: (rows: Rows) => void, reject: (error: Error) => void) {
+    this.#nodeName = nodeName;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  onMessage(type: number, reader: FrameReader, _kind: PendingKind): void {
+    if (type === Backend.ErrorResponse) this.#error = new ServerError(this.#nodeName, readErrorFields(reader));
+    if (type !== Backend.ReadyForQuery) return;
+    if (this.#error) this.#reject(this.#error);
+    else this.#resolve(this.rows);
+  }
+
+  onRows(buffer: Buffer, start: number, end: number): void {
+    for (const frame of rowFrames(buffer, start, end)) this.rows.push(readDataRowText(frame));
+  }
+
+  onNotice(): void {}
+  onLocal(): void {}
+  onDiscarded(): void {}
+
+  onLost(_connection: BackendConnection, cause: PosternError): void {
+    this.#reject(cause);
+  }
+}
+
+/** Runs `text` in the simple protocol on a connection that the caller holds. Rejects with ServerError or PosternError. */
+export function ask(connection: BackendConnection, text: string): Promise<Rows> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => connection.destroy(), BOUNDS.internalQueryTimeoutMs);
+    const collector = new Collector(
+      connection.address.nodeName,
+      (rows) => {
+        clearTimeout(timer);
+        resolve(rows);
+      },
+      (error) => {
+        clearTimeout(timer);
+        reject(error);
+      },
+    );
+    if (connection.closed) collector.onLost(connection, new PosternError({ sqlState: '08006', message: 'the connection was lost' }));
+    else connection.query(text, collector, undefined);
+  });
+}
+
+/** Brings the connection to `settings`; on a failure nothing has changed there, and nothing else was sent. */
+export async function switchSettings(connection: BackendConnection, settings: Settings): Promise<void> {
+  const text = settingsSwitchText(connection.settings, settings);
+  if (text !== '') await ask(connection, text);
+  connection.settings = settings;
+}
+
+/** Borrows a connection of `user` with `settings` for `work`. */
+export async function borrow<T>(
+  pool: NodePool,
+  options: { user: string; settings: Settings },
+  work: (connection: BackendConnection) => Promise<T>,
+): Promise<T> {
+  const connection = await pool.acquire(options.user, options.settings);
+  try {
+    if (connection.settings.key !== options.settings.key) await switchSettings(connection, options.settings);
+    const result = await work(connection);
+    return result;
+  } finally {
+    if (connection.quiet) pool.release(connection);
+    else pool.discard(connection);
+  }
+}

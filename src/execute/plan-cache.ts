@@ -1,0 +1,74 @@
+/**
+ * Plans by text and search_path for one map, shared by all sessions and bounded in bytes: parsing costs tens of µs, a hit a
+ * look-up. A new map empties it.
+ */
+import { BOUNDS } from '../base/bounds.ts';
+import type { ClusterMap } from '../catalog/map.ts';
+import type { SharedStatement } from '../backend/prepared.ts';
+import type { QueryPlan } from '../plan/plan.ts';
+
+/** What the home node says of a keyed statement: its answer to Describe. */
+export interface Described {
+  readonly parameterOids: readonly number[];
+  /** The RowDescription or NoData frame, whole. */
+  readonly rows: Buffer;
+  /** The leaf statements by bucket, once one was needed. */
+  readonly leaves: (SharedStatement | undefined)[];
+}
+
+export interface CachedQuery {
+  readonly plan: QueryPlan;
+  /** What it was planned by. */
+  readonly map: ClusterMap;
+  /** By declared parameter types; filled when a keyed statement is first prepared. */
+  readonly described: Map<string, Described>;
+}
+
+/** Bytes that a plan is taken to need beside its text. */
+const PLAN_OVERHEAD_BYTES = 1_000;
+
+export class PlanCache {
+  readonly #plan: (text: string, map: ClusterMap, searchPath: readonly string[]) => QueryPlan;
+  readonly #byKey = new Map<string, CachedQuery>();
+  #bytes = 0;
+  #map: ClusterMap | undefined;
+
+  constructor(plan: (text: string, map: ClusterMap, searchPath: readonly string[]) => QueryPlan) {
+    this.#plan = plan;
+  }
+
+  get(
+    text: string,
+    map: ClusterMap,
+    searchPath: { readonly key: string; readonly schemas: readonly string[] },
+  ): CachedQuery {
+    if (map !== this.#map) this.#clear(map);
+    const key = searchPath.key === '' ? text : `${searchPath.key}\0${text}`;
+    const hit = this.#byKey.get(key);
+    if (hit) return hit;
+    const cached: CachedQuery = {
+      plan: this.#plan(text, map, searchPath.schemas),
+      map,
+      described: new Map(),
+    };
+    this.#bytes += key.length * 2 + PLAN_OVERHEAD_BYTES;
+    if (this.#bytes > BOUNDS.planCacheBytesMax) this.#evict();
+    this.#byKey.set(key, cached);
+    return cached;
+  }
+
+  #clear(map: ClusterMap): void {
+    this.#byKey.clear();
+    this.#bytes = 0;
+    this.#map = map;
+  }
+
+  /** The oldest half goes: cheap, and what is in use comes back at its next miss. */
+  #evict(): void {
+    for (const key of this.#byKey.keys()) {
+      if (this.#bytes <= BOUNDS.planCacheBytesMax / 2) return;
+      this.#byKey.delete(key);
+      this.#bytes -= key.length * 2 + PLAN_OVERHEAD_BYTES;
+    }
+  }
+}

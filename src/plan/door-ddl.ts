@@ -1,0 +1,266 @@
+/**
+ * DDL that the router itself carries out over the nodes: CREATE TABLE with a door, ALTER TABLE … SET (postern.…), and the
+ * functions that turn an existing table into a sharded one, Citus's names included.
+ */
+import type { AlterTableStmt, CreateStmt, FuncCall, Node, RangeVar, SelectStmt } from '@pgsql/types';
+import { assert } from '../base/assert.ts';
+import { invalidParameter, notSupported, objectError } from '../base/errors.ts';
+import { BYTE, closingParen, endOfName, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
+import { functionName, stringLiteral } from './calls.ts';
+import { bucketCountOf, posternOptions, readDoorOptions } from './door-options.ts';
+import type { Edit, RouterCommand } from './plan.ts';
+import { nameOf } from './refusal.ts';
+import { type PlanContext, resolveRangeVar } from './resolve.ts';
+
+export interface DoorDdl {
+  readonly command: RouterCommand | undefined;
+  readonly edits: readonly Edit[];
+}
+
+/** CREATE TABLE … WITH (postern.…); undefined if it has no such option. */
+export function planDoorTable(
+  statement: CreateStmt,
+  sql: Uint8Array,
+  range: { start: number; end: number },
+): DoorDdl | undefined {
+  const options = posternOptions(statement.options);
+  if (options.length === 0) return undefined;
+  const door = readDoorOptions(options);
+  assert(statement.relation, 'CREATE TABLE has a name');
+  const clause = withClauseRange(sql, options[0]?.location ?? -1, range);
+  if (door.door === 'single') return { command: undefined, edits: [singleDoorEdit(statement, sql, clause)] };
+  assert(door.key !== undefined, 'a sharded table has a key');
+  refuseWhatShardedTablesLack(statement);
+  refuseUnknownKey(statement, door.key);
+  return {
+    command: {
+      kind: 'createShardedTable',
+      schema: statement.relation.schemaname,
+      name: statement.relation.relname ?? '',
+      ifNotExists: statement.if_not_exists === true,
+      // WITH is the last clause, since those that may follow it are refused; so PARTITION BY can be appended.
+      createText: Buffer.from(sql.buffer, sql.byteOffset + range.start, clause.elementsEnd - range.start)
+        .toString('utf8')
+        .trimEnd(),
+      key: door.key,
+      bucketCount: door.bucketCount,
+      colocateWith: door.colocateWith,
+    },
+    edits: [],
+  };
+}
+
+interface WithClauseRange {
+  /** Where the table's last parenthesis or clause before WITH ends. */
+  readonly elementsEnd: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Finds WITH ( … ) around the option at `optionAt`, reading tokens from the start, since the tree does not say. */
+function withClauseRange(
+  sql: Uint8Array,
+  optionAt: number,
+  range: { start: number; end: number },
+): WithClauseRange {
+  let previousEnd = range.start;
+  let at = range.start;
+  while (at < range.end) {
+    const token = nextToken(sql, at);
+    if (token.kind === 'end') break;
+    at = token.end;
+    if (isPunctuation(sql, token, BYTE.openParen)) at = closingParen(sql, token.start) + 1;
+    else if (keywordOf(sql, token) === 'with') {
+      const open = nextToken(sql, token.end);
+      const close = isPunctuation(sql, open, BYTE.openParen) ? closingParen(sql, open.start) : -1;
+      if (open.start < optionAt && optionAt < close) {
+        return { elementsEnd: previousEnd, start: token.start, end: close + 1 };
+      }
+    }
+    previousEnd = at;
+  }
+  throw invalidParameter('the WITH clause of this CREATE TABLE could not be read');
+}
+
+/** `single` is the absence of a door: the option goes, and other storage parameters stay. */
+function singleDoorEdit(statement: CreateStmt, sql: Uint8Array, clause: WithClauseRange): Edit {
+  const all = (statement.options ?? []).flatMap((node) => ('DefElem' in node ? [node.DefElem] : []));
+  const kept: string[] = [];
+  for (const [index, option] of all.entries()) {
+    if (option.defnamespace === 'postern') continue;
+    const start = option.location ?? 0;
+    const next = all[index + 1]?.location ?? clause.end - 1;
+    const text = Buffer.from(sql.buffer, sql.byteOffset + start, next - start).toString('utf8');
+    kept.push(index + 1 < all.length ? text.slice(0, text.lastIndexOf(',')) : text);
+  }
+  const text = kept.length > 0 ? `WITH (${kept.join(', ')})` : '';
+  return { start: clause.start, end: clause.end, replacement: { kind: 'text', text } };
+}
+
+function refuseWhatShardedTablesLack(statement: CreateStmt): void {
+  const relation = statement.relation;
+  const refuse = (what: string, hint: string): never => {
+    throw notSupported(`a sharded table with ${what} is not supported`, hint);
+  };
+  const persistence = relation?.relpersistence;
+  if (persistence === 't') refuse('TEMPORARY', 'Temporary tables live in one session: leave the door out.');
+  if (persistence === 'u') refuse('UNLOGGED', 'Leave UNLOGGED out.');
+  if (relation?.catalogname) refuse('a database in its name', 'Leave the database out.');
+  if (statement.partspec) refuse('PARTITION BY', 'Postern partitions it by its key already.');
+  if (statement.partbound) refuse('PARTITION OF', 'Create it as a table of its own.');
+  if (statement.inhRelations) refuse('INHERITS', 'Give it the columns itself.');
+  if (statement.ofTypename) refuse('OF a type', 'Give it the columns itself.');
+  if (statement.accessMethod) refuse('an access method', 'Leave USING out.');
+  if (statement.tablespacename) refuse('a tablespace', 'Leave TABLESPACE out.');
+  if (statement.oncommit && statement.oncommit !== 'ONCOMMIT_NOOP') {
+    refuse('ON COMMIT', 'Leave ON COMMIT out.');
+  }
+  const others = (statement.options?.length ?? 0) - posternOptions(statement.options).length;
+  if (others > 0) refuse('storage parameters', 'Leave all but the postern options out of WITH.');
+  for (const element of statement.tableElts ?? []) {
+    if ('TableLikeClause' in element) refuse('LIKE', 'Give it the columns itself.');
+    const constraints = 'ColumnDef' in element ? (element.ColumnDef.constraints ?? []) : [element];
+    for (const constraint of constraints) {
+      if ('Constraint' in constraint && constraint.Constraint.contype === 'CONSTR_FOREIGN') {
+        refuse('a foreign key', 'Leave REFERENCES out for now.');
+      }
+    }
+  }
+}
+
+function refuseUnknownKey(statement: CreateStmt, key: string): void {
+  const columns = (statement.tableElts ?? []).flatMap((element) =>
+    'ColumnDef' in element ? [element.ColumnDef.colname ?? ''] : [],
+  );
+  if (!columns.includes(key)) {
+    throw objectError(
+      '42703',
+      `the shard key "${key}" is not a column of the table`,
+      `Its columns are ${columns.join(', ')}.`,
+    );
+  }
+}
+
+/** ALTER TABLE … SET (postern.…); undefined if it has no such option. */
+export function planAlterDoor(
+  statement: AlterTableStmt,
+  sql: Uint8Array,
+  context: PlanContext,
+): RouterCommand | undefined {
+  const commands = (statement.cmds ?? []).flatMap((node) =>
+    'AlterTableCmd' in node ? [node.AlterTableCmd] : [],
+  );
+  const optionsOf = (definition: Node | undefined): Node[] =>
+    definition && 'List' in definition ? (definition.List.items ?? []) : [];
+  const options = commands.flatMap((command) => posternOptions(optionsOf(command.def)));
+  if (options.length === 0) return undefined;
+  assert(statement.relation, 'ALTER TABLE has a table');
+  const hint = "Say ALTER TABLE t SET (postern.door = 'sharded', postern.key = 'column'), and nothing else.";
+  const only = commands.length === 1 ? commands[0] : undefined;
+  if (only?.subtype !== 'AT_SetRelOptions' || optionsOf(only.def).length !== options.length) {
+    throw notSupported('postern options cannot be reset, or changed together with anything else', hint);
+  }
+  const table = resolveRangeVar(context, statement.relation);
+  if (table) throw notSupported(`changing the door of sharded table ${nameOf(table)} is not supported`, hint);
+  const door = readDoorOptions(options);
+  if (door.door !== 'sharded' || door.key === undefined) {
+    throw notSupported('only the door "sharded" can be given to a table afterwards', hint);
+  }
+  return {
+    kind: 'distributeTable',
+    relation: relationText(statement.relation, sql),
+    key: door.key,
+    bucketCount: door.bucketCount,
+    colocateWith: door.colocateWith,
+    functionName: undefined,
+  };
+}
+
+function relationText(relation: RangeVar, sql: Uint8Array): string {
+  const start = relation.location ?? 0;
+  const end = endOfName(sql, start, relation.schemaname ? 2 : 1) ?? start;
+  return Buffer.from(sql.buffer, sql.byteOffset + start, end - start).toString('utf8');
+}
+
+interface DistributeSignature {
+  /** Parameter names, in order. */
+  readonly parameters: readonly string[];
+}
+
+const DISTRIBUTE: Readonly<Record<string, DistributeSignature>> = {
+  create_distributed_table: {
+    parameters: ['table_name', 'distribution_column', 'distribution_type', 'colocate_with', 'shard_count'],
+  },
+  shard_table: { parameters: ['table_name', 'key', 'colocate_with', 'buckets'] },
+};
+
+/** Which of Postern's table functions this calls; shard_table only counts with its schema. */
+export function doorFunctionOf(call: FuncCall): string | undefined {
+  const { schema, name } = functionName(call);
+  if (name === 'shard_table') return schema === 'postern' ? name : undefined;
+  if (name !== 'create_distributed_table' && name !== 'create_reference_table') return undefined;
+  return schema === undefined || schema === 'postern' ? name : undefined;
+}
+
+/** SELECT create_distributed_table(…): only alone, with literals, since the router answers it itself. */
+export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterCommand {
+  const name = doorFunctionOf(call);
+  assert(name !== undefined, 'the caller has looked');
+  if (name === 'create_reference_table') {
+    throw notSupported('reference tables are not there yet', 'Leave the table on the home node.');
+  }
+  const target = select.targetList?.[0];
+  const resTarget = target && 'ResTarget' in target ? target.ResTarget : undefined;
+  const clauses = Object.keys(select).filter((key) => !['targetList', 'limitOption', 'op'].includes(key));
+  const alone = resTarget?.val && 'FuncCall' in resTarget.val && resTarget.val.FuncCall === call;
+  if (!resTarget || !alone || select.targetList?.length !== 1 || clauses.length > 0) {
+    throw notSupported(`${name} can only be called alone`, `Say SELECT ${name}('table', 'key').`);
+  }
+  const values = argumentsOf(call, DISTRIBUTE[name]!, name);
+  const relation = values.get('table_name');
+  const key = values.get('key') ?? values.get('distribution_column');
+  if (!relation || !key) {
+    throw invalidParameter(`${name} needs a table and its key`, `Say SELECT ${name}('table', 'key').`);
+  }
+  const type = values.get('distribution_type');
+  if (type !== undefined && type !== 'hash') {
+    throw notSupported(`distribution type "${type}" is not supported`, "Use 'hash'.");
+  }
+  const colocateWith = values.get('colocate_with');
+  return {
+    kind: 'distributeTable',
+    relation,
+    key,
+    bucketCount: bucketCountOf(values.get('buckets') ?? values.get('shard_count')),
+    // Citus's words for "as it comes" and "with none".
+    colocateWith: colocateWith === 'default' || colocateWith === 'none' ? undefined : colocateWith,
+    functionName: resTarget.name ?? name,
+  };
+}
+
+function argumentsOf(call: FuncCall, signature: DistributeSignature, name: string): Map<string, string> {
+  const values = new Map<string, string>();
+  for (const [index, argument] of (call.args ?? []).entries()) {
+    const named = 'NamedArgExpr' in argument ? argument.NamedArgExpr : undefined;
+    const parameter = named ? named.name : signature.parameters[index];
+    const node = named ? named.arg : argument;
+    if (parameter === undefined || !signature.parameters.includes(parameter)) {
+      throw invalidParameter(`${name} has no such argument`, `It has ${signature.parameters.join(', ')}.`);
+    }
+    if (node && 'A_Const' in node && node.A_Const.isnull) continue;
+    const text = stringLiteral(node) ?? integerLiteral(node);
+    if (text === undefined) {
+      throw notSupported(
+        `the arguments of ${name} must be literals`,
+        `Say SELECT ${name}('table', 'key'), without parameters or expressions.`,
+      );
+    }
+    values.set(parameter, text);
+  }
+  return values;
+}
+
+function integerLiteral(node: Node | undefined): string | undefined {
+  if (!node || !('A_Const' in node) || !node.A_Const.ival) return undefined;
+  return String(node.A_Const.ival.ival ?? 0);
+}

@@ -1,0 +1,191 @@
+/**
+ * INSERT … VALUES into a sharded table: where each row's shard key comes from, which ids the router has to supply, and the
+ * edits that put them into the text.
+ *
+ * Invariant: one SuppliedId per row and sequence column that the row leaves out or gives as DEFAULT, in the order of the text.
+ */
+import type { InsertStmt, Node, SelectStmt } from '@pgsql/types';
+import { notSupported, PosternError } from '../base/errors.ts';
+import type { ShardedTable } from '../catalog/map.ts';
+import { quoteIdentifier } from '../pg/identifier.ts';
+import { BYTE, closingParen, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
+import { keySourceOf } from './key-source.ts';
+import type { Edit, KeySource, SuppliedId } from './plan.ts';
+import { nameOf, notUnderstood } from './refusal.ts';
+
+/** What grows while a statement is analysed. */
+export interface InsertOutput {
+  readonly edits: Edit[];
+  readonly suppliedIds: SuppliedId[];
+  /** Of the target: one per row. */
+  readonly sources: KeySource[];
+}
+
+interface InsertTarget {
+  readonly table: ShardedTable;
+  readonly statement: InsertStmt;
+  readonly sql: Uint8Array;
+  /** Where the table's name ends in the text. */
+  readonly nameEnd: number;
+}
+
+const DEFAULT_KEYWORD_BYTES = 'DEFAULT'.length;
+
+export function planInsert(target: InsertTarget, output: InsertOutput): void {
+  const { statement, table } = target;
+  if (!statement.selectStmt) {
+    planDefaultValues(target, output);
+    return;
+  }
+  const rows = valuesRows(statement.selectStmt);
+  if (!rows) {
+    throw notUnderstood('INSERT … SELECT', table, 'Read the rows first, then INSERT … VALUES.');
+  }
+  const columns = insertColumns(target, rows);
+  const missing = table.columns.filter((column) => column.sequence && !columns.includes(column.name));
+  if (!columns.includes(table.keyColumn) && !missing.some((column) => column.name === table.keyColumn)) {
+    throw keyMissing(table);
+  }
+  const rowEnds =
+    missing.length > 0 ? placeColumns(target, columns, missing, rows.length, output) : undefined;
+  for (const [index, row] of rows.entries()) {
+    planRow(target, columns, row, output);
+    const rowEnd = rowEnds?.[index];
+    if (rowEnd === undefined) continue;
+    for (const column of missing) {
+      output.edits.push({ start: rowEnd, end: rowEnd, replacement: { kind: 'text', text: ', ' } });
+      supplyId(table, column.name, rowEnd, rowEnd, output);
+    }
+  }
+}
+
+/** The rows of a plain VALUES; undefined for a SELECT, or a VALUES with clauses of its own. */
+function valuesRows(node: Node): Node[][] | undefined {
+  if (!('SelectStmt' in node)) return undefined;
+  const select: SelectStmt = node.SelectStmt;
+  if (!select.valuesLists || select.withClause || select.sortClause || select.limitCount) return undefined;
+  if (select.limitOffset || select.lockingClause) return undefined;
+  return select.valuesLists.map((row) => ('List' in row ? (row.List.items ?? []) : []));
+}
+
+/** The names of the columns that the rows give, in order; without a column list, by position. */
+function insertColumns({ statement, table }: InsertTarget, rows: readonly Node[][]): string[] {
+  if (!statement.cols) return table.columns.slice(0, rows[0]?.length ?? 0).map((column) => column.name);
+  return statement.cols.map((node) => {
+    if (!('ResTarget' in node)) return '';
+    const { name, indirection } = node.ResTarget;
+    if (indirection && name === table.keyColumn) throw keyIsExpression(table);
+    return name ?? '';
+  });
+}
+
+function planRow(target: InsertTarget, columns: readonly string[], row: Node[], output: InsertOutput): void {
+  const { table } = target;
+  for (const column of table.columns) {
+    const isKey = column.name === table.keyColumn;
+    const position = columns.indexOf(column.name);
+    if (position < 0 || (!isKey && !column.sequence)) continue;
+    const value = row[position];
+    if (!value) {
+      throw new PosternError({
+        sqlState: '42601',
+        message: 'INSERT has more target columns than expressions',
+      });
+    }
+    if ('SetToDefault' in value) {
+      if (!column.sequence) throw keyMissing(table);
+      const start = value.SetToDefault.location ?? -1;
+      if (start < 0) throw notUnderstood('this INSERT', table, 'Leave the column with DEFAULT out.');
+      supplyId(table, column.name, start, start + DEFAULT_KEYWORD_BYTES, output);
+    } else if (isKey) {
+      const source = keySourceOf(value, table.keyType);
+      if (!source) throw keyIsExpression(table);
+      output.sources.push(source);
+    }
+  }
+}
+
+function supplyId(
+  table: ShardedTable,
+  column: string,
+  start: number,
+  end: number,
+  { edits, suppliedIds, sources }: InsertOutput,
+): void {
+  const idIndex = suppliedIds.length;
+  suppliedIds.push({ table, column });
+  edits.push({ start, end, replacement: { kind: 'id', idIndex } });
+  if (column === table.keyColumn) sources.push({ kind: 'suppliedId', idIndex });
+}
+
+/** Names the missing columns in the column list, and says where each row of VALUES ends. */
+function placeColumns(
+  target: InsertTarget,
+  columns: readonly string[],
+  missing: ShardedTable['columns'],
+  rowCount: number,
+  output: InsertOutput,
+): number[] {
+  const { sql, statement, table } = target;
+  const missingNames = missing.map((column) => quoteIdentifier(column.name)).join(', ');
+  let at = afterAlias(target);
+  if (statement.cols) {
+    const close = closingParen(sql, nextToken(sql, at).start);
+    output.edits.push({ start: close, end: close, replacement: { kind: 'text', text: `, ${missingNames}` } });
+    at = close + 1;
+  } else {
+    const given = columns.map(quoteIdentifier).join(', ');
+    const list = given ? `${given}, ${missingNames}` : missingNames;
+    output.edits.push({ start: at, end: at, replacement: { kind: 'text', text: ` (${list})` } });
+  }
+  // [OVERRIDING … VALUE] [(] VALUES
+  let token = nextToken(sql, at);
+  while (keywordOf(sql, token) !== 'values') {
+    if (token.kind === 'end') throw notUnderstood('this INSERT', table, 'Write it as INSERT … VALUES.');
+    token = nextToken(sql, token.end);
+  }
+  const rowEnds: number[] = [];
+  do {
+    const open = nextToken(sql, token.end);
+    const close = closingParen(sql, open.start);
+    rowEnds.push(close);
+    token = nextToken(sql, close + 1);
+  } while (isPunctuation(sql, token, BYTE.comma));
+  if (rowEnds.length !== rowCount) throw notUnderstood('this INSERT', table, 'Write it as INSERT … VALUES.');
+  return rowEnds;
+}
+
+function planDefaultValues(target: InsertTarget, output: InsertOutput): void {
+  const { table, sql } = target;
+  const supplied = table.columns.filter((column) => column.sequence);
+  if (!supplied.some((column) => column.name === table.keyColumn)) throw keyMissing(table);
+  const start = nextToken(sql, afterAlias(target)).start;
+  const end = nextToken(sql, start + DEFAULT_KEYWORD_BYTES).end;
+  const names = supplied.map((column) => quoteIdentifier(column.name)).join(', ');
+  output.edits.push({ start, end, replacement: { kind: 'text', text: `(${names}) VALUES (` } });
+  for (const [index, column] of supplied.entries()) {
+    if (index > 0) output.edits.push({ start: end, end, replacement: { kind: 'text', text: ', ' } });
+    supplyId(table, column.name, end, end, output);
+  }
+  output.edits.push({ start: end, end, replacement: { kind: 'text', text: ')' } });
+}
+
+/** Where `INSERT INTO name [AS alias]` ends. */
+function afterAlias({ sql, nameEnd, statement }: InsertTarget): number {
+  if (!statement.relation?.alias) return nameEnd;
+  return nextToken(sql, nextToken(sql, nameEnd).end).end;
+}
+
+function keyMissing(table: ShardedTable): PosternError {
+  return notSupported(
+    `INSERT into sharded table ${nameOf(table)} without a value for its shard key "${table.keyColumn}"`,
+    `Give "${table.keyColumn}" a value: its default is not known before the row is placed.`,
+  );
+}
+
+function keyIsExpression(table: ShardedTable): PosternError {
+  return notSupported(
+    `the shard key "${table.keyColumn}" of table ${nameOf(table)} is given as an expression`,
+    'Give it as a literal or a parameter, maybe cast to its own type.',
+  );
+}

@@ -1,0 +1,175 @@
+/**
+ * Text to plan: parses a query string and says of each statement where it goes, what it does to its session and what is put
+ * into its text. Pure, given the map and the search_path; runs on misses of the plan cache only.
+ *
+ * Next on the way of a row: execute/choose.ts, which finds the bucket of a keyed plan.
+ */
+import type { Node, TransactionStmt } from '@pgsql/types';
+import { notSupported, PosternError } from '../base/errors.ts';
+import { LEAF_SCHEMA } from '../catalog/map.ts';
+import { collectFacts, type StatementFacts } from '../sql/facts.ts';
+import { type ParsedStatement, parseSql } from '../sql/parser.ts';
+import type { QueryPlan, SessionEffect, StatementPlan } from './plan.ts';
+import { ANYWHERE, type PlanParts, planQueryNode, planSelect, type Request } from './query.ts';
+import { leafSchemaIsPrivate } from './refusal.ts';
+import type { PlanContext } from './resolve.ts';
+import { planNonQuery } from './statement-kinds.ts';
+
+const NOTHING_SPECIAL: Omit<StatementPlan, 'start' | 'end'> = {
+  placement: { kind: 'home' },
+  effects: [],
+  edits: [],
+  readOnly: false,
+  outsideTransaction: false,
+  needsPinBefore: false,
+  copy: undefined,
+  unknownFunctions: [],
+  parameterCount: 0,
+  command: undefined,
+  refusal: undefined,
+};
+
+export function planQuery(text: string, context: PlanContext): QueryPlan {
+  const parsed = parseSql(text);
+  if (parsed.kind === 'syntaxError') return { text, statements: [], unparsed: true };
+  if (parsed.kind === 'tooComplex') {
+    const refusal = tooComplex(parsed.reason);
+    const end = Buffer.byteLength(text);
+    return { text, statements: [{ ...NOTHING_SPECIAL, start: 0, end, refusal }], unparsed: false };
+  }
+  const sql = Buffer.from(text);
+  const statements: StatementPlan[] = [];
+  let pathChanges = false;
+  for (const statement of parsed.statements) {
+    const plan = planStatement(statement, sql, context, pathChanges);
+    statements.push(plan);
+    pathChanges ||= plan.effects.some(changesSearchPath);
+  }
+  return { text, statements, unparsed: false };
+}
+
+function planStatement(
+  { node, start, end }: ParsedStatement,
+  sql: Uint8Array,
+  context: PlanContext,
+  pathHasChanged: boolean,
+): StatementPlan {
+  let parameterCount = 0;
+  try {
+    const facts = collectFacts(node);
+    parameterCount = facts.parameterCount;
+    refuseLeafSchema(facts, context);
+    if (pathHasChanged) refuseUnsurePath(facts, context);
+    const parts = planNode({ node, facts, context, sql, start, end });
+    const effects = temporarySchemaEffects(facts, parts.effects ?? []);
+    return { ...NOTHING_SPECIAL, parameterCount, start, end, ...parts, effects };
+  } catch (error) {
+    const refusal = error instanceof RangeError ? tooComplex('it is too deeply nested') : error;
+    if (!(refusal instanceof PosternError)) throw error;
+    return { ...NOTHING_SPECIAL, start, end, parameterCount, refusal };
+  }
+}
+
+function tooComplex(reason: string): PosternError {
+  return new PosternError({
+    sqlState: '54001',
+    message: `the statement is too complex: ${reason}`,
+    hint: 'Send less at once, and values as parameters.',
+  });
+}
+
+function planNode(request: Request): PlanParts {
+  const { node } = request;
+  if ('SelectStmt' in node) return planSelect(node.SelectStmt, request);
+  if ('InsertStmt' in node || 'UpdateStmt' in node || 'DeleteStmt' in node || 'MergeStmt' in node) {
+    return planQueryNode(request);
+  }
+  if ('TransactionStmt' in node) return planTransaction(node.TransactionStmt);
+  return planNonQuery(request);
+}
+
+function temporarySchemaEffects(
+  facts: StatementFacts,
+  effects: readonly SessionEffect[],
+): readonly SessionEffect[] {
+  const isTemporary = (name: string | undefined) => name !== undefined && /^pg_temp(_\d+)?$/.test(name);
+  const named = [...facts.names].some(isTemporary);
+  if (!named && !facts.rangeVars.some((rangeVar) => isTemporary(rangeVar.schemaname))) return effects;
+  return [...effects, { kind: 'pin', reason: 'temporary schema' }];
+}
+
+function refuseLeafSchema(facts: StatementFacts, context: PlanContext): void {
+  const onPath = context.searchPath.includes(LEAF_SCHEMA);
+  for (const { schemaname, relname } of facts.rangeVars) {
+    if (schemaname === LEAF_SCHEMA) throw leafSchemaIsPrivate(LEAF_SCHEMA);
+    if (onPath && schemaname === undefined && /_b\d+_g\d+$/.test(relname ?? '')) {
+      throw leafSchemaIsPrivate(LEAF_SCHEMA);
+    }
+  }
+  if (facts.names.has(LEAF_SCHEMA)) throw leafSchemaIsPrivate(LEAF_SCHEMA);
+}
+
+function changesSearchPath(effect: SessionEffect): boolean {
+  switch (effect.kind) {
+    case 'set':
+      // A role changes what "$user" means.
+      return effect.names.some((name) => ['search_path', 'role', 'session_authorization'].includes(name));
+    case 'setMany':
+    case 'resetAll':
+    case 'discardAll':
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** After SET search_path in the same query string an unqualified name can't be resolved here. */
+function refuseUnsurePath(facts: StatementFacts, context: PlanContext): void {
+  for (const { schemaname, relname } of facts.rangeVars) {
+    if (schemaname !== undefined || !context.map.tablesByName.has(relname ?? '')) continue;
+    throw notSupported(
+      `"${relname}" comes after a change of search_path in the same query string`,
+      'Send the change of search_path in a message of its own, or qualify the table with its schema.',
+    );
+  }
+}
+
+function planTransaction(statement: TransactionStmt): PlanParts {
+  const effect = transactionEffect(statement);
+  return { placement: ANYWHERE, effects: [effect] };
+}
+
+function transactionEffect(statement: TransactionStmt): SessionEffect {
+  const chain = statement.chain === true;
+  const name = statement.savepoint_name ?? '';
+  switch (statement.kind) {
+    case 'TRANS_STMT_BEGIN':
+    case 'TRANS_STMT_START':
+      return { kind: 'begin', readOnly: isReadOnly(statement.options ?? []) };
+    case 'TRANS_STMT_COMMIT':
+      return { kind: 'commit', chain };
+    case 'TRANS_STMT_ROLLBACK':
+      return { kind: 'rollback', chain };
+    case 'TRANS_STMT_SAVEPOINT':
+      return { kind: 'savepoint', name };
+    case 'TRANS_STMT_RELEASE':
+      return { kind: 'releaseSavepoint', name };
+    case 'TRANS_STMT_ROLLBACK_TO':
+      return { kind: 'rollbackToSavepoint', name };
+    default:
+      throw notSupported(
+        'prepared transactions are not supported for clients',
+        'Postern uses them itself: end the transaction with COMMIT or ROLLBACK.',
+      );
+  }
+}
+
+function isReadOnly(options: readonly Node[]): boolean {
+  let readOnly = false;
+  for (const node of options) {
+    if (!('DefElem' in node) || node.DefElem.defname !== 'transaction_read_only') continue;
+    const argument = node.DefElem.arg;
+    readOnly = argument !== undefined && 'A_Const' in argument && argument.A_Const.ival?.ival === 1;
+  }
+  return readOnly;
+}

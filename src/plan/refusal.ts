@@ -1,0 +1,55 @@
+/**
+ * What the planner answers where PostgreSQL would take a statement and Postern does not. Thrown inside the planner, caught in
+ * planner.ts, and carried in the plan: a text that is refused once is refused from the cache too. None is retryable.
+ */
+import { notSupported, PosternError } from '../base/errors.ts';
+import type { ShardedTable } from '../catalog/map.ts';
+
+export function nameOf(table: ShardedTable): string {
+  return `"${table.schema}.${table.name}"`;
+}
+
+export function noKey(table: ShardedTable, comparedWithExpression: boolean): PosternError {
+  const key = table.keyColumn;
+  return notSupported(
+    `this statement does not say which bucket of sharded table ${nameOf(table)} it is about`,
+    `Add WHERE ${key} = … (a literal or a parameter) for each use of the table; statements over several buckets are not supported yet.`,
+    comparedWithExpression
+      ? `"${key}" is compared with an expression, a value of another type, or a list that is not known in advance.`
+      : undefined,
+  );
+}
+
+export function mixedWithHome(table: ShardedTable, other: string): PosternError {
+  return notSupported(
+    `sharded table ${nameOf(table)} cannot be used together with table "${other}", which lives on the home node`,
+    `Query them separately, or shard "${other}" by the same key, colocated with ${nameOf(table)}.`,
+  );
+}
+
+export function notColocated(one: ShardedTable, other: ShardedTable): PosternError {
+  return notSupported(
+    `sharded tables ${nameOf(one)} and ${nameOf(other)} are not colocated`,
+    "Create the second one with postern.colocate_with = 'first table', or query them separately.",
+  );
+}
+
+export function keyIsFixed(table: ShardedTable): PosternError {
+  return notSupported(
+    `the shard key "${table.keyColumn}" of table ${nameOf(table)} cannot be updated`,
+    'DELETE the row and INSERT it with its new key.',
+  );
+}
+
+export function notUnderstood(what: string, table: ShardedTable, hint: string): PosternError {
+  return notSupported(`${what} is not supported on sharded table ${nameOf(table)}`, hint);
+}
+
+/** The schema of the leaves is Postern's own: what is there is reached through the tables' own names. */
+export function leafSchemaIsPrivate(schema: string): PosternError {
+  return new PosternError({
+    sqlState: '42501',
+    message: `permission denied for schema ${schema}`,
+    hint: "The buckets of sharded tables are there; use the tables' own names.",
+  });
+}

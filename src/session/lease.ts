@@ -1,0 +1,437 @@
+/**
+ * The backend that one client holds: taken when a statement needs a node, given back when the transaction is over.
+ *
+ *   free ──ensure(node)──▶ held ──ReadyForQuery 'I', nothing pending──▶ (settings read back) ──▶ free
+ *                           │ └─ a session that needs a backend of its own keeps it aside as `pinned`
+ *                           └──lost──▶ free, the client is told
+ *
+ * A BEGIN is held back (state.transaction = 'virtual') until a statement says which node it is for. If the first statements
+ * have no place of their own (SET LOCAL, SELECT set_config(…)), the transaction begins on the home node and is `floating`:
+ * it moves, with the settings it has made, when a keyed statement names another node.
+ *
+ * Invariant: a statement is sent only on a backend whose settings equal the client's; the switch is answered before.
+ * Invariant: a backend is given back only idle, with nothing pending, and with what it holds of settings known.
+ */
+import { assert } from '../base/assert.ts';
+import { BOUNDS } from '../base/bounds.ts';
+import { connectionLost, notSupported, objectError, type PosternError } from '../base/errors.ts';
+import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
+import type { AcquireTicket, NodePool } from '../backend/pool.ts';
+import { ask, switchSettings } from '../execute/internal-query.ts';
+import { quoteIdentifier, quoteLiteral } from '../pg/identifier.ts';
+import type { SessionEffect } from '../plan/plan.ts';
+import type { Responses } from './responses.ts';
+import type { ClientState } from './state.ts';
+
+/** Settings that SET takes only before the transaction's first query; set_config() would be one. */
+const TRANSACTION_SETTINGS = new Set([
+  'transaction_isolation',
+  'transaction_read_only',
+  'transaction_deferrable',
+]);
+
+export class Lease {
+  connection: BackendConnection | undefined;
+  /** Extended-protocol messages were sent since the last Sync: an implicit transaction is open. */
+  unsynced = false;
+  /** Sent and not yet answered: something whose loss leaves the outcome unknown. */
+  outcomeAtStake = false;
+  /** Why this session keeps a backend for itself. */
+  pinReason: string | undefined;
+  #pinned: BackendConnection | undefined;
+  /** Session-level settings that may have changed since the connection was taken. */
+  readonly #touched = new Set<string>();
+  /** Settings and savepoints made while floating, in order. */
+  #floating: FloatingStep[] | undefined;
+  #searchPathStale = false;
+  #drained: (() => void)[] = [];
+  #ticket: AcquireTicket = { giveUp: undefined };
+  #reading = false;
+  #ended = false;
+  readonly #state: ClientState;
+  responses!: Responses;
+  /** Told when the session can't go on (its own backend is gone). */
+  onFatal!: (error: PosternError) => void;
+
+  constructor(state: ClientState) {
+    this.#state = state;
+  }
+
+  /** Is a transaction block open on the backend, as far as is known now? */
+  get inBlock(): boolean {
+    return this.connection !== undefined && this.connection.transactionStatus !== TransactionStatus.idle;
+  }
+
+  get searchPathStale(): boolean {
+    return this.#searchPathStale;
+  }
+
+  /**
+   * A backend of `nodeId` (undefined: any), with the client's settings, inside its transaction. Synchronous when one is held
+   * or idle, which is the usual case. Throws or rejects with PosternError or ServerError.
+   */
+  ensure(nodeId: number | undefined): BackendConnection | Promise<BackendConnection> {
+    const held = this.connection;
+    if (!held) return this.#acquire(nodeId ?? this.#state.context.catalog.current.homeNodeId, nodeId === undefined);
+    if (this.#reading) return this.drained().then(() => this.ensure(nodeId));
+    if (nodeId === undefined || held.address.nodeId === nodeId) {
+      if (nodeId !== undefined) this.#floating = undefined;
+      if (this.#state.transaction === 'virtual') return this.#begin(held, nodeId === undefined);
+      return held;
+    }
+    if (held.pendingCount > 0 && !this.unsynced) return this.drained().then(() => this.ensure(nodeId));
+    if (this.unsynced || held.transactionStatus !== TransactionStatus.idle) {
+      if (this.#floating && !this.unsynced && held.transactionStatus === TransactionStatus.inBlock)
+        return this.#move(held, nodeId);
+      throw notSupported(
+        `the transaction is on node "${held.address.nodeName}" and this statement belongs to another node`,
+        'Transactions over several nodes are not there yet: keep to one value of the shard key in a transaction.',
+      );
+    }
+    // Idle with nothing pending, and not given back: its settings are just being read.
+    return this.drained().then(() => this.ensure(nodeId));
+  }
+
+  /** What a statement does to the session. To be called when it is sent. */
+  noteEffects(effects: readonly SessionEffect[]): void {
+    for (const effect of effects) {
+      switch (effect.kind) {
+        case 'set':
+          for (const name of effect.names) {
+            if (name === 'search_path' || name === 'role') this.#searchPathStale = true;
+            if (!effect.local) this.#touched.add(name);
+            this.#floating?.push({ kind: 'set', name, local: effect.local });
+          }
+          break;
+        case 'setMany':
+          this.pin('settings that the router cannot follow');
+          break;
+        case 'resetAll':
+          this.pin('RESET ALL inside a transaction');
+          break;
+        case 'pin':
+          this.pin(effect.reason);
+          break;
+        case 'sqlPrepare':
+          this.pin('PREPARE');
+          break;
+        case 'savepoint':
+          this.#floating?.push({ kind: 'savepoint', name: effect.name });
+          break;
+        case 'releaseSavepoint':
+        case 'rollbackToSavepoint':
+          // What this leaves of the steps so far is not followed: the transaction stays where it is.
+          this.#floating = undefined;
+          if (this.#touched.size > 0) this.#searchPathStale = true;
+          break;
+        case 'begin':
+        case 'commit':
+        case 'rollback':
+        case 'discardAll':
+        case 'ddl':
+          break;
+      }
+    }
+  }
+
+  /** From now on the session has a backend of its own. */
+  pin(reason: string): void {
+    this.pinReason ??= reason;
+    this.#floating = undefined;
+  }
+
+  /** DISCARD ALL: nothing of the session's own backend is needed any more. */
+  unpin(): void {
+    this.pinReason = undefined;
+    const pinned = this.#pinned;
+    this.#pinned = undefined;
+    if (pinned) this.#poolOf(pinned).discard(pinned);
+  }
+
+  /** ReadyForQuery has been passed on. */
+  onReady(): void {
+    const connection = this.connection;
+    if (!connection || this.unsynced || connection.pendingCount > 0) return;
+    this.outcomeAtStake = false;
+    if (connection.transactionStatus !== TransactionStatus.idle) {
+      this.#wakeDrained();
+      return;
+    }
+    this.#floating = undefined;
+    if (this.#touched.size > 0 || this.#searchPathStale) {
+      void this.#readSettings(connection);
+      return;
+    }
+    this.#giveBack(connection);
+    this.#wakeDrained();
+  }
+
+  /** The value of search_path inside the transaction, when a statement may have changed it. */
+  async readSearchPath(): Promise<void> {
+    await this.drained();
+    const connection = this.connection;
+    if (!connection || !this.#searchPathStale) return;
+    if (connection.transactionStatus === TransactionStatus.failed) return;
+    const [row] = await ask(connection, `SELECT pg_catalog.current_setting('search_path')`);
+    this.#state.setSearchPath(row?.[0] ?? '');
+    if (this.inBlock) return;
+    this.#searchPathStale = false;
+  }
+
+  /** Resolves when everything sent so far has been answered (or the connection is gone). */
+  drained(): Promise<void> {
+    const { connection } = this;
+    if (!connection || (connection.pendingCount === 0 && !this.#reading)) return Promise.resolve();
+    return new Promise((resolve) => this.#drained.push(resolve));
+  }
+
+  /** The connection is gone; the caller has told the client. Gives whether the session can go on. */
+  onLost(connection: BackendConnection): boolean {
+    const wasPinned = connection === this.#pinned;
+    if (wasPinned) this.#pinned = undefined;
+    if (connection === this.connection) {
+      this.connection = undefined;
+      this.unsynced = false;
+      this.outcomeAtStake = false;
+      this.#floating = undefined;
+      // What a lost SET would have changed is not known: the settings before it stay.
+      this.#touched.clear();
+      this.#searchPathStale = false;
+      this.#state.setSearchPath(this.#state.settings.values.get('search_path') ?? this.#state.loginSearchPath);
+      this.#wakeDrained();
+    }
+    return !wasPinned && this.pinReason === undefined;
+  }
+
+  /** Cancels what runs, or what waits for a backend. */
+  async cancel(): Promise<void> {
+    if (this.#ticket.giveUp) {
+      this.#ticket.giveUp();
+      return;
+    }
+    const connection = this.connection;
+    if (!connection || connection.pendingCount === 0) return;
+    await connection.cancel();
+    if (!connection.closed && connection.pendingCount === 0) {
+      // The signal may still be on its way to a server that has finished: an exchange takes it up.
+      await ask(connection, '').catch(() => {});
+    }
+    this.onReady();
+    if (this.#ended) this.#settleAbandoned(connection);
+  }
+
+  /** The client is gone. What it left running is canceled, its transaction rolled back, its own backend closed. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#ticket.giveUp?.();
+    const { connection } = this;
+    this.connection = undefined;
+    const pinned = this.#pinned;
+    this.#pinned = undefined;
+    if (pinned && pinned !== connection) this.#poolOf(pinned).discard(pinned);
+    this.#wakeDrained();
+    if (!connection || connection.closed) return;
+    connection.resumeReading();
+    if (this.pinReason !== undefined || this.unsynced || this.#touched.size > 0) {
+      if (connection.pendingCount > 0) void connection.cancel().finally(() => this.#discard(connection));
+      else this.#discard(connection);
+      return;
+    }
+    if (connection.pendingCount > 0) {
+      const timer = setTimeout(() => this.#discard(connection), BOUNDS.abandonedStatementMs);
+      void connection.cancel().then(() => {
+        clearTimeout(timer);
+        this.#settleAbandoned(connection);
+      });
+      return;
+    }
+    this.#settleAbandoned(connection);
+  }
+
+  #settleAbandoned(connection: BackendConnection): void {
+    if (connection.closed) return;
+    const timer = setTimeout(() => this.#discard(connection), BOUNDS.abandonedStatementMs);
+    const text = connection.transactionStatus === TransactionStatus.idle ? '' : 'ROLLBACK';
+    ask(connection, text)
+      .catch(() => {})
+      .finally(() => {
+        clearTimeout(timer);
+        const pool = this.#poolOf(connection);
+        if (connection.quiet) pool.release(connection);
+        else pool.discard(connection);
+      });
+  }
+
+  #discard(connection: BackendConnection): void {
+    if (!connection.closed) this.#poolOf(connection).discard(connection);
+  }
+
+  #acquire(nodeId: number, floating: boolean): BackendConnection | Promise<BackendConnection> {
+    const { settings, user } = this.#state;
+    const pinned = this.#pinned;
+    if (pinned && pinned.address.nodeId === nodeId) return this.#adopt(pinned, floating);
+    const pool = this.#state.context.pools.get(nodeId);
+    assert(pool, `no pool for node ${nodeId}`);
+    const idle = pool.tryAcquire(user, settings);
+    if (idle) return this.#adopt(idle, floating);
+    const ticket: AcquireTicket = { giveUp: undefined };
+    this.#ticket = ticket;
+    return pool.acquire(user, settings, ticket).then(
+      (connection) => {
+        ticket.giveUp = undefined;
+        if (this.#ended) {
+          pool.release(connection);
+          throw objectError('57P01', 'the client has gone');
+        }
+        return this.#adopt(connection, floating);
+      },
+      (error) => {
+        ticket.giveUp = undefined;
+        throw error;
+      },
+    );
+  }
+
+  #adopt(connection: BackendConnection, floating: boolean): BackendConnection | Promise<BackendConnection> {
+    this.connection = connection;
+    connection.lessee = this.responses;
+    if (connection.settings.key !== this.#state.settings.key) return this.#switch(connection, floating);
+    if (this.#state.transaction === 'virtual') return this.#begin(connection, floating);
+    return connection;
+  }
+
+  async #switch(connection: BackendConnection, floating: boolean): Promise<BackendConnection> {
+    try {
+      await switchSettings(connection, this.#state.settings);
+    } catch (error) {
+      this.connection = undefined;
+      this.#poolOf(connection).discard(connection);
+      throw error;
+    }
+    this.#checkHeld(connection);
+    if (this.#state.transaction === 'virtual') return this.#begin(connection, floating);
+    return connection;
+  }
+
+  /** Begins the client's transaction here. Answered before anything follows: after a failed BEGIN the next would commit alone. */
+  async #begin(connection: BackendConnection, floating: boolean): Promise<BackendConnection> {
+    const text = this.#state.beginText;
+    this.#state.transaction = 'none';
+    try {
+      await ask(connection, text);
+    } catch (error) {
+      this.#state.transaction = 'failed';
+      this.onReady();
+      throw error;
+    }
+    this.#checkHeld(connection);
+    this.#floating = floating ? [] : undefined;
+    return connection;
+  }
+
+  /** Moves a transaction that has only made settings and savepoints to the node that its first real statement needs. */
+  async #move(from: BackendConnection, nodeId: number): Promise<BackendConnection> {
+    const steps = this.#floating ?? [];
+    this.#floating = undefined;
+    const sets = steps.filter((step) => step.kind === 'set');
+    const lastSet = steps.findLastIndex((step) => step.kind === 'set');
+    const firstSavepoint = steps.findIndex((step) => step.kind === 'savepoint');
+    if (firstSavepoint >= 0 && firstSavepoint < lastSet) {
+      throw notSupported(
+        'the transaction has changed settings after a savepoint on another node',
+        'Make settings (SET LOCAL, set_config) before the first SAVEPOINT.',
+      );
+    }
+    let values: (string | null)[] = [];
+    if (sets.length > 0) {
+      const list = sets.map((step) => `pg_catalog.current_setting(${quoteLiteral(step.name)}, true)`);
+      [values = []] = await ask(from, `SELECT ${list.join(', ')}`);
+    }
+    await ask(from, 'ROLLBACK');
+    this.#checkHeld(from);
+    this.#giveBack(from);
+    this.#state.transaction = 'virtual';
+    const to = await this.#acquire(nodeId, false);
+    this.connection = to;
+    const replay: string[] = [];
+    sets.forEach((step, i) => {
+      const value = values[i];
+      if (value === null || value === undefined) return;
+      replay.push(
+        TRANSACTION_SETTINGS.has(step.name)
+          ? `SET LOCAL ${step.name} = ${quoteLiteral(value)}`
+          : `SELECT pg_catalog.set_config(${quoteLiteral(step.name)}, ${quoteLiteral(value)}, ${step.local})`,
+      );
+    });
+    replay.sort((a, b) => Number(b.startsWith('SET LOCAL')) - Number(a.startsWith('SET LOCAL')));
+    for (const step of steps) if (step.kind === 'savepoint') replay.push(`SAVEPOINT ${quoteIdentifier(step.name)}`);
+    for (const text of replay) await ask(to, text);
+    this.#checkHeld(to);
+    return to;
+  }
+
+  /** After an await: is the connection still this session's, and alive? */
+  #checkHeld(connection: BackendConnection): void {
+    if (this.connection !== connection || connection.closed) throw connectionLost(connection.address.nodeName);
+  }
+
+  async #readSettings(connection: BackendConnection): Promise<void> {
+    const names = [...this.#touched];
+    if (!names.includes('search_path')) names.push('search_path');
+    this.#reading = true;
+    let values: (string | null)[];
+    try {
+      const list = names.map((name) => `pg_catalog.current_setting(${quoteLiteral(name)}, true)`);
+      [values = []] = await ask(connection, `SELECT ${list.join(', ')}`);
+    } catch {
+      this.#reading = false;
+      if (!connection.closed) this.#poolOf(connection).discard(connection);
+      this.onFatal(connectionLost(connection.address.nodeName));
+      return;
+    }
+    this.#reading = false;
+    if (this.connection !== connection) return;
+    const changes = new Map<string, string | undefined>();
+    names.forEach((name, i) => {
+      if (this.#touched.has(name)) changes.set(name, values[i] ?? undefined);
+    });
+    this.#touched.clear();
+    this.#searchPathStale = false;
+    const settings = this.#state.settings.with(changes);
+    connection.settings = connection.settings.with(changes);
+    this.#state.settings = settings;
+    this.#state.setSearchPath(values[names.indexOf('search_path')] ?? '');
+    this.onReady();
+    this.#wakeDrained();
+  }
+
+  #giveBack(connection: BackendConnection): void {
+    this.connection = undefined;
+    this.#floating = undefined;
+    if (this.pinReason !== undefined && !this.#pinned) {
+      this.#pinned = connection;
+      return;
+    }
+    if (connection === this.#pinned) return;
+    if (connection.quiet) this.#poolOf(connection).release(connection);
+    else if (connection.cancelsInFlight > 0) this.#settleAbandoned(connection);
+    else this.#poolOf(connection).discard(connection);
+  }
+
+  #poolOf(connection: BackendConnection): NodePool {
+    const pool = this.#state.context.pools.get(connection.address.nodeId);
+    assert(pool, 'a connection has a pool');
+    return pool;
+  }
+
+  #wakeDrained(): void {
+    const waiting = this.#drained;
+    this.#drained = [];
+    for (const wake of waiting) wake();
+  }
+}
+
+type FloatingStep =
+  | { readonly kind: 'set'; readonly name: string; readonly local: boolean }
+  | { readonly kind: 'savepoint'; readonly name: string };

@@ -1,0 +1,174 @@
+/**
+ * The router's door: accepts clients, sees them through login.ts, gives each a session, and finds the one that a cancel
+ * request means.
+ */
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { createServer, type Server, type Socket } from 'node:net';
+import { BOUNDS } from '../base/bounds.ts';
+import { PosternError, shuttingDown, tooManyConnections } from '../base/errors.ts';
+import type { Settings } from '../backend/settings.ts';
+import type { RouterContext } from '../execute/context.ts';
+import { ask, borrow } from '../execute/internal-query.ts';
+import { quoteLiteral } from '../pg/identifier.ts';
+import { encodeBackendKeyData, encodeParameterStatus, encodeReadyForQuery } from '../wire/backend.ts';
+import { ClientLogin, type LoggedIn, type LoginHost } from './login.ts';
+import { ClientOutput } from './output.ts';
+import { Session } from './session.ts';
+import { ClientState } from './state.ts';
+import type { Users } from './users.ts';
+
+/** What a login has to know of the home node, remembered for a moment: many clients of one kind log in together. */
+interface LoginFacts {
+  readonly parameters: ReadonlyMap<string, string>;
+  readonly defaults: Settings;
+  readonly searchPath: string;
+  readonly atMs: number;
+}
+
+const LOGIN_FACTS_FRESH_MS = 5_000;
+const LOGIN_FACTS_MAX = 1_000;
+
+export class Listener implements LoginHost {
+  readonly users: Users;
+  readonly mockSecret = randomBytes(32);
+  readonly #context: RouterContext;
+  readonly #server: Server;
+  readonly #logins = new Set<ClientLogin>();
+  readonly #sessions = new Map<number, { session: Session; secretKey: Buffer }>();
+  readonly #facts = new Map<string, LoginFacts>();
+  #nextId = 1;
+  #closing = false;
+
+  constructor(context: RouterContext, users: Users) {
+    this.#context = context;
+    this.users = users;
+    this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 }, (socket) =>
+      this.#onSocket(socket),
+    );
+  }
+
+  get database(): string {
+    return this.#context.database;
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  /** Resolves with the port. Rejects with the system's error (EADDRINUSE, EACCES …). */
+  listen(address: { host: string; port: number }): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ host: address.host, port: address.port, backlog: 4_096 }, () => {
+        this.#server.off('error', reject);
+        this.#server.on('error', (error) => this.#context.log.error(`listener: ${error.message}`));
+        const bound = this.#server.address();
+        resolve(typeof bound === 'object' && bound ? bound.port : address.port);
+      });
+    });
+  }
+
+  /** Stops accepting and ends every client with 57P01. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const login of [...this.#logins]) login.refuse(shuttingDown());
+    for (const { session } of [...this.#sessions.values()]) session.shutDown();
+    await closed;
+  }
+
+  /** A key that fits no session is ignored, as PostgreSQL does. */
+  async cancel(processId: number, secretKey: Buffer): Promise<void> {
+    const found = this.#sessions.get(processId);
+    if (!found || found.secretKey.length !== secretKey.length) return;
+    if (!timingSafeEqual(found.secretKey, secretKey)) return;
+    await found.session.cancel();
+  }
+
+  async admit(client: LoggedIn): Promise<void> {
+    const { socket, user } = client;
+    const facts = await this.#loginFacts(user, client.defaults);
+    if (socket.destroyed) return;
+    if (this.#closing) throw shuttingDown();
+    const id = this.#freeId();
+    // Protocol 3.2 has keys of up to 256 bytes; before, it was 4.
+    const secretKey = randomBytes(client.minorVersion >= 2 ? 32 : 4);
+    const output = new ClientOutput(socket, this.#context.flushQueue);
+    const state = new ClientState({
+      context: this.#context,
+      user,
+      output,
+      defaults: facts.defaults,
+      searchPathText: facts.searchPath,
+    });
+    const { writer } = output;
+    writer.raw(client.greeting, 0, client.greeting.length);
+    for (const [name, value] of facts.parameters) {
+      state.told.set(name, value);
+      encodeParameterStatus(writer, name, value);
+    }
+    encodeBackendKeyData(writer, id, secretKey);
+    encodeReadyForQuery(writer, 'I');
+    const session = new Session({
+      socket,
+      reader: client.reader,
+      state,
+      onClosed: () => this.#sessions.delete(id),
+    });
+    this.#sessions.set(id, { session, secretKey });
+    session.start();
+  }
+
+  #onSocket(socket: Socket): void {
+    const login = new ClientLogin(socket, this);
+    this.#logins.add(login);
+    socket.on('close', () => this.#logins.delete(login));
+    if (this.#closing) login.refuse(shuttingDown());
+    else if (this.#logins.size > BOUNDS.clientsMax)
+      login.refuse(tooManyConnections('sorry, too many clients already'));
+  }
+
+  /** Tries the client's settings where they will be used, and learns what it has to be told. */
+  async #loginFacts(user: string, asked: Settings): Promise<LoginFacts> {
+    const key = `${user}\0${asked.key}`;
+    const known = this.#facts.get(key);
+    const now = performance.now();
+    if (known && now - known.atMs < LOGIN_FACTS_FRESH_MS) return known;
+    const { pools, catalog } = this.#context;
+    try {
+      const facts = await borrow(
+        pools.get(catalog.current.homeNodeId)!,
+        { user, settings: asked },
+        async (connection): Promise<LoginFacts> => {
+          const names = ['search_path', ...asked.values.keys()];
+          const list = names.map((name) => `pg_catalog.current_setting(${quoteLiteral(name)}, true)`);
+          const [row = []] = await ask(connection, `SELECT ${list.join(', ')}`);
+          const values = new Map([...asked.values.keys()].map((name, i) => [name, row[i + 1] ?? undefined]));
+          const defaults = asked.with(values);
+          connection.settings = defaults;
+          return {
+            parameters: new Map(connection.parameters),
+            defaults,
+            searchPath: row[0] ?? '',
+            atMs: performance.now(),
+          };
+        },
+      );
+      if (this.#facts.size >= LOGIN_FACTS_MAX) this.#facts.clear();
+      this.#facts.set(key, facts);
+      return facts;
+    } catch (error) {
+      // The home node is away: a client whose like has been here before is let in, for the tables of other nodes.
+      const away = error instanceof PosternError && (error.sqlState === '08001' || error.sqlState === '08006');
+      if (known && away) return known;
+      throw error;
+    }
+  }
+
+  #freeId(): number {
+    do {
+      this.#nextId = this.#nextId >= 0x7fff_ffff ? 1 : this.#nextId + 1;
+    } while (this.#sessions.has(this.#nextId));
+    return this.#nextId;
+  }
+}

@@ -1,0 +1,296 @@
+/**
+ * What comes back from a backend to one client: passed on as it came, but for errors that name a leaf (told in the
+ * client's own names), ParameterStatus (told as differences of what this client knows), and the router's own answers in
+ * their turn.
+ *
+ * Previous hop: backend/connection.ts. Next: the client's socket (output.ts).
+ */
+import { connectionLost, outcomeUnknown, PosternError } from '../base/errors.ts';
+import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
+import { Pending, type PendingKind, type ResponseSink } from '../backend/pending.ts';
+import type { SharedStatement } from '../backend/prepared.ts';
+import { ServerError } from '../platform/control-connection.ts';
+import {
+  encodeErrorFields,
+  encodeErrorResponse,
+  encodeParameterStatus,
+  encodeReadyForQuery,
+  readErrorFields,
+} from '../wire/backend.ts';
+import type { FrameReader } from '../wire/frame-reader.ts';
+import type { FrameWriter } from '../wire/frame-writer.ts';
+import { Backend } from '../wire/message-types.ts';
+import { inUsersNames, isMissingLeaf, type LeafTarget } from './leaf-errors.ts';
+import type { Lease } from './lease.ts';
+import type { ClientState } from './state.ts';
+
+/** Parameters that a client is told of when they change; the others are fixed at login. */
+const REPORTED = new Set([
+  'application_name',
+  'client_encoding',
+  'DateStyle',
+  'default_transaction_read_only',
+  'IntervalStyle',
+  'is_superuser',
+  'search_path',
+  'session_authorization',
+  'standard_conforming_strings',
+  'TimeZone',
+]);
+
+/** What the router has to know of a request when its answer comes. */
+export interface RequestTag {
+  /** The statement goes to a leaf: its errors are told in the user's names. */
+  readonly leaf?: LeafTarget | undefined;
+  /** The request prepares or binds this. */
+  readonly statement?: SharedStatement | undefined;
+  readonly onDone?: (() => void) | undefined;
+  readonly onFailed?: (() => void) | undefined;
+}
+
+/** An answer of the router's own that has to wait for its turn. */
+export interface LocalAnswer {
+  readonly write: (writer: FrameWriter) => void;
+  readonly onDone?: (() => void) | undefined;
+  readonly onFailed?: (() => void) | undefined;
+}
+
+export class Responses implements ResponseSink {
+  /** ReadyForQuery messages that the client is still owed. */
+  owedReady = 0;
+  /** After a loss: portals are gone, and (with an error) what came since the last Sync is void. */
+  onVoid!: (error: PosternError | undefined) => void;
+  /** The session can't go on. */
+  onFatal!: (error: PosternError) => void;
+  /** Output is not read by the client, or is again. */
+  onOutput!: () => void;
+  readonly #state: ClientState;
+  readonly #lease: Lease;
+  /** Parameters were last compared with this connection at this version. */
+  #toldBy: BackendConnection | undefined;
+  #toldVersion = -1;
+
+  constructor(state: ClientState, lease: Lease) {
+    this.#state = state;
+    this.#lease = lease;
+  }
+
+  onMessage(type: number, reader: FrameReader, kind: PendingKind, tag: unknown): void {
+    const request = tag as RequestTag | undefined;
+    switch (type) {
+      case Backend.ErrorResponse:
+        this.#onError(reader, kind, request);
+        return;
+      case Backend.ReadyForQuery:
+        this.onServerReady(request);
+        return;
+      case Backend.CopyInResponse:
+        this.#state.copyIn = true;
+        if (kind === Pending.execute && this.#lease.connection)
+          this.owedReady -= this.#lease.connection.dropSyncsAfterHead();
+        break;
+      case Backend.CommandComplete:
+        this.#state.copyIn = false;
+        break;
+      case Backend.ParseComplete:
+        if (request?.statement) request.statement.validated = true;
+        break;
+    }
+    this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
+    if (kind !== Pending.query) request?.onDone?.();
+  }
+
+  onRows(buffer: Buffer, start: number, end: number): void {
+    this.#state.output.writer.raw(buffer, start, end);
+    this.onOutput();
+  }
+
+  /** NoticeResponse, and NotificationResponse for a session with its own backend. */
+  onNotice(reader: FrameReader): void {
+    this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
+  }
+
+  onLocal(tag: unknown): void {
+    const answer = tag as LocalAnswer;
+    answer.write(this.#state.output.writer);
+    answer.onDone?.();
+  }
+
+  onDiscarded(_kind: PendingKind, tag: unknown): void {
+    (tag as RequestTag | LocalAnswer | undefined)?.onFailed?.();
+  }
+
+  /** A backend died with answers outstanding, or while it held this session's transaction. */
+  onLost(connection: BackendConnection, cause: PosternError): void {
+    const inBlock = connection.transactionStatus !== TransactionStatus.idle;
+    const error = this.#lease.outcomeAtStake
+      ? outcomeUnknown(connection.address.nodeName)
+      : cause.sqlState === '08006'
+        ? cause
+        : connectionLost(connection.address.nodeName);
+    const { unsynced } = this.#lease;
+    const stays = this.#lease.onLost(connection);
+    this.#state.copyIn = false;
+    if (!stays) {
+      this.onFatal(new PosternError({ ...fieldsOf(error), severity: 'FATAL' }));
+      return;
+    }
+    // With the outcome of a COMMIT unknown, the transaction is over either way.
+    if (inBlock && error.sqlState !== '08007') this.#state.transaction = 'failed';
+    const owed = this.owedReady;
+    this.owedReady = 0;
+    for (let i = 0; i < owed; i++) {
+      this.writeError(error);
+      encodeReadyForQuery(this.#state.output.writer, this.ownStatus());
+    }
+    this.onVoid(unsynced ? error : undefined);
+  }
+
+  /** What ReadyForQuery says when no backend is held. */
+  ownStatus(): 'I' | 'T' | 'E' {
+    switch (this.#state.transaction) {
+      case 'none':
+        return 'I';
+      case 'virtual':
+        return 'T';
+      case 'failed':
+        return 'E';
+    }
+  }
+
+  writeError(error: unknown): void {
+    const { writer } = this.#state.output;
+    if (error instanceof PosternError) encodeErrorResponse(writer, error);
+    else if (error instanceof ServerError) encodeErrorFields(writer, 'E', error.fields);
+    else {
+      const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      this.#state.context.log.error(text);
+      encodeErrorResponse(
+        writer,
+        new PosternError({
+          sqlState: 'XX000',
+          message: `internal error: ${error instanceof Error ? error.message : String(error)}`,
+          hint: 'This is a bug in Postern. The log has more.',
+        }),
+      );
+    }
+  }
+
+  /** The backend's ReadyForQuery, in the client's terms. */
+  onServerReady(request?: RequestTag): void {
+    const { connection } = this.#lease;
+    this.owedReady--;
+    this.#state.copyIn = false;
+    if (connection) {
+      if (connection !== this.#toldBy || connection.parametersVersion !== this.#toldVersion)
+        this.#tellParameters(connection);
+      request?.onDone?.();
+      encodeReadyForQuery(this.#state.output.writer, statusLetter(connection.transactionStatus));
+    }
+    this.#lease.onReady();
+  }
+
+  #onError(reader: FrameReader, kind: PendingKind, request: RequestTag | undefined): void {
+    this.#state.copyIn = false;
+    const { connection } = this.#lease;
+    const statement = request?.statement;
+    if (statement && connection && kind === Pending.parse) connection.prepared.remove(statement);
+    if (kind !== Pending.query) request?.onFailed?.();
+    if (!request?.leaf && !statement) {
+      this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
+      return;
+    }
+    const fields = readErrorFields(reader);
+    if (statement && connection && isStalePlan(fields)) {
+      // The table has changed under a statement that was prepared before: the next one prepares it afresh.
+      connection.prepared.remove(statement);
+      statement.validated = false;
+    }
+    if (request.leaf) {
+      if (isMissingLeaf(fields, request.leaf)) void this.#state.context.catalog.refresh().catch(() => {});
+      encodeErrorFields(this.#state.output.writer, 'E', inUsersNames(fields, request.leaf));
+      return;
+    }
+    this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
+  }
+
+  #tellParameters(connection: BackendConnection): void {
+    this.#toldBy = connection;
+    this.#toldVersion = connection.parametersVersion;
+    for (const name of REPORTED) {
+      const value = connection.parameters.get(name);
+      if (value === undefined || this.#state.told.get(name) === value) continue;
+      this.#state.told.set(name, value);
+      encodeParameterStatus(this.#state.output.writer, name, value);
+    }
+  }
+}
+
+/**
+ * The answers to a message that was sent only to make the server fail the transaction as PostgreSQL would have: the
+ * router's own error takes the place of the server's.
+ */
+export class ErrorInPlace implements ResponseSink {
+  readonly #responses: Responses;
+  readonly #error: unknown;
+
+  constructor(responses: Responses, error: unknown) {
+    this.#responses = responses;
+    this.#error = error;
+  }
+
+  onMessage(type: number): void {
+    if (type === Backend.ErrorResponse) this.#responses.writeError(this.#error);
+    if (type === Backend.ReadyForQuery) this.#responses.onServerReady();
+  }
+
+  onRows(): void {}
+  onNotice(): void {}
+  onLocal(): void {}
+  onDiscarded(): void {}
+
+  /** The session is told as the connection's lessee. */
+  onLost(): void {}
+}
+
+/** The answer to a Parse that the router has put in: nothing, unless it fails. */
+export class InjectedParse implements ResponseSink {
+  readonly #responses: Responses;
+
+  constructor(responses: Responses) {
+    this.#responses = responses;
+  }
+
+  onMessage(type: number, reader: FrameReader, kind: PendingKind, tag: unknown): void {
+    if (type === Backend.ErrorResponse) this.#responses.onMessage(type, reader, kind, tag);
+    else (tag as RequestTag).statement!.validated = true;
+  }
+
+  onRows(): void {}
+  onNotice(reader: FrameReader): void {
+    this.#responses.onNotice(reader);
+  }
+  onLocal(): void {}
+  onDiscarded(kind: PendingKind, tag: unknown): void {
+    this.#responses.onDiscarded(kind, tag);
+  }
+  onLost(): void {}
+}
+
+/** "cached plan must not change result type" */
+function isStalePlan(fields: Map<string, string>): boolean {
+  return fields.get('C') === '0A000' && fields.get('R') === 'RevalidateCachedQuery';
+}
+
+function statusLetter(status: number): 'I' | 'T' | 'E' {
+  return String.fromCharCode(status) as 'I' | 'T' | 'E';
+}
+
+function fieldsOf(error: PosternError): { sqlState: string; message: string; detail?: string; hint?: string } {
+  return {
+    sqlState: error.sqlState,
+    message: error.message,
+    ...(error.detail === undefined ? {} : { detail: error.detail }),
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+  };
+}

@@ -1,0 +1,203 @@
+/**
+ * The simple protocol: one Query message, one text of any number of statements, answers up to ReadyForQuery.
+ *
+ * Path of a write: session.ts → here → execute/choose.ts (bucket, node) → lease.ts (a backend there) →
+ * backend/connection.ts → PostgreSQL; and back through responses.ts.
+ */
+import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
+import type { BackendConnection } from '../backend/connection.ts';
+import { type Choice, chooseNow, choose } from '../execute/choose.ts';
+import type { CachedQuery } from '../execute/plan-cache.ts';
+import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
+import { rewriteQuery } from '../plan/rewrite.ts';
+import {
+  encodeCommandComplete,
+  encodeDataRow,
+  encodeEmptyQueryResponse,
+  encodeNoticeResponse,
+  encodeReadyForQuery,
+  encodeRowDescription,
+} from '../wire/backend.ts';
+import { OID } from '../pg/oid.ts';
+import type { FrameReader } from '../wire/frame-reader.ts';
+import { readQueryText } from '../wire/frontend.ts';
+import type { Conversation } from './conversation.ts';
+import { ErrorInPlace, type RequestTag } from './responses.ts';
+
+/** A text that fails in any server: sent where a transaction has to fail for a reason of the router's. */
+export const FAILING_TEXT = 'refused_by_postern';
+
+export class SimpleProtocol {
+  readonly #c: Conversation;
+
+  constructor(conversation: Conversation) {
+    this.#c = conversation;
+  }
+
+  /** Handles one Query message; a promise when something has to be waited for. Errors are answered; only a broken protocol throws. */
+  onQuery(reader: FrameReader): void | Promise<void> {
+    try {
+      const done = this.#route(readQueryText(reader));
+      return done?.catch((error) => this.#answerError(error));
+    } catch (error) {
+      if (error instanceof PosternError && error.severity === 'FATAL') throw error;
+      this.#answerError(error);
+    }
+  }
+
+  #route(text: string): void | Promise<void> {
+    const { lease } = this.#c;
+    if (lease.searchPathStale) return lease.readSearchPath().then(() => this.#planned(text));
+    return this.#planned(text);
+  }
+
+  #planned(text: string): void | Promise<void> {
+    const { state, lease } = this.#c;
+    const cached = this.#c.plan(text);
+    const { plan } = cached;
+    if (plan.unparsed) {
+      if (state.transaction === 'failed') throw inFailedTransaction();
+      return this.#send(cached, { nodeId: lease.connection ? undefined : this.#c.homeNodeId, statements: [] });
+    }
+    for (const statement of plan.statements) {
+      if (statement.refusal) throw statement.refusal;
+      this.#c.checkSessionState(statement);
+    }
+    if (plan.statements.length === 0) {
+      this.#c.inTurn({ write: (writer) => encodeEmptyQueryResponse(writer) });
+      this.#ready();
+      return;
+    }
+    if (state.transaction === 'failed') return this.#inFailed(plan);
+    const facts = this.#c.checkFunctions(plan);
+    if (facts) return facts.then(() => this.#dispatch(cached));
+    return this.#dispatch(cached);
+  }
+
+  #dispatch(cached: CachedQuery): void | Promise<void> {
+    const { state, lease } = this.#c;
+    const { plan } = cached;
+    const [first] = plan.statements;
+    if (plan.statements.length === 1 && first) {
+      if (first.command) return this.#command(first);
+      const effect = first.effects[0];
+      if (effect && !lease.connection) {
+        if (effect.kind === 'begin' && state.transaction === 'none') {
+          state.transaction = 'virtual';
+          state.beginText = plan.text;
+          return this.#answer('BEGIN');
+        }
+        if (state.transaction === 'virtual' && (effect.kind === 'commit' || effect.kind === 'rollback')) {
+          if (!effect.chain) state.transaction = 'none';
+          return this.#answer(effect.kind === 'commit' ? 'COMMIT' : 'ROLLBACK');
+        }
+      }
+      if (effect?.kind === 'begin' && lease.connection && !lease.inBlock && !lease.unsynced && lease.connection.pendingCount > 0)
+        return lease.drained().then(() => this.#dispatch(cached));
+      const local = this.#c.answerLocally(first, plan.text);
+      if (local) {
+        if (local instanceof Promise) return local.then((tag) => this.#answer(tag));
+        return this.#answer(local);
+      }
+    } else if (plan.statements.some((statement) => statement.command)) {
+      throw notSupported(
+        'this statement is carried out by the router and cannot share a query string with others',
+        'Send it alone.',
+      );
+    }
+    const choice = chooseNow(plan, undefined, this.#c.chooseContext);
+    if (choice) return this.#send(cached, choice);
+    return choose(plan, undefined, this.#c.chooseContext).then((chosen) => this.#send(cached, chosen));
+  }
+
+  #send(cached: CachedQuery, choice: Choice): void | Promise<void> {
+    const connection = this.#c.lease.ensure(choice.nodeId);
+    if (connection instanceof Promise) return connection.then((acquired) => this.#sendOn(acquired, cached, choice));
+    this.#sendOn(connection, cached, choice);
+  }
+
+  #sendOn(connection: BackendConnection, cached: CachedQuery, choice: Choice): void {
+    const { responses } = this.#c;
+    const { plan } = cached;
+    let text = plan.text;
+    let tag: RequestTag | undefined;
+    const leafAt = choice.statements.findIndex((statement) => statement.bucket >= 0);
+    if (leafAt >= 0) {
+      const rewritten = rewriteQuery(plan, choice.statements, 'literal');
+      text = rewritten.text;
+      const { placement } = plan.statements[leafAt]!;
+      if (placement.kind === 'keyed') {
+        tag = {
+          leaf: {
+            table: placement.table,
+            bucket: choice.statements[leafAt]!.bucket,
+            mapPosition: rewritten.mapPosition,
+          },
+        };
+      }
+    }
+    const afterwards = this.#c.noteSending(plan, connection);
+    if (afterwards) tag = { ...tag, onDone: afterwards };
+    responses.owedReady++;
+    connection.query(text, responses, tag);
+    this.#c.noteSent(plan, connection);
+  }
+
+  /** In a transaction that failed here, only its end is taken. */
+  #inFailed(plan: QueryPlan): void {
+    const effect = plan.statements.length === 1 ? plan.statements[0]!.effects[0] : undefined;
+    if (effect?.kind !== 'commit' && effect?.kind !== 'rollback') throw inFailedTransaction();
+    this.#c.state.transaction = 'none';
+    this.#answer('ROLLBACK');
+  }
+
+  async #command(statement: StatementPlan): Promise<void> {
+    const { lease, state } = this.#c;
+    await lease.drained();
+    if (lease.inBlock || lease.unsynced || state.transaction !== 'none') {
+      throw objectError(
+        '25001',
+        'this statement is carried out on all nodes and cannot run inside a transaction block',
+        'Send it outside of a transaction.',
+      );
+    }
+    const result = await this.#c.runCommand(statement);
+    this.#c.inTurn({
+      write: (writer) => {
+        for (const notice of result.notices)
+          encodeNoticeResponse(writer, 'NOTICE', notice.sqlState, notice.message);
+        if (result.row) {
+          encodeRowDescription(writer, [{ name: result.row.column, typeOid: OID.text }]);
+          encodeDataRow(writer, [result.row.value]);
+        }
+        encodeCommandComplete(writer, result.tag);
+      },
+    });
+    this.#ready();
+  }
+
+  #answer(tag: string): void {
+    this.#c.inTurn({ write: (writer) => encodeCommandComplete(writer, tag) });
+    this.#ready();
+  }
+
+  #ready(): void {
+    const status = this.#c.currentStatus();
+    this.#c.inTurn({ write: (writer) => encodeReadyForQuery(writer, status) });
+  }
+
+  /** The router's own error. Where a backend has the transaction, it has to fail there too. */
+  #answerError(error: unknown): void {
+    const { lease, responses, state } = this.#c;
+    const { connection } = lease;
+    if (connection && !connection.closed && (lease.inBlock || lease.unsynced || connection.pendingCount > 0)) {
+      responses.owedReady++;
+      connection.query(FAILING_TEXT, new ErrorInPlace(responses, error), undefined);
+      return;
+    }
+    if (state.transaction === 'virtual') state.transaction = 'failed';
+    this.#c.inTurn({ write: () => responses.writeError(error) });
+    this.#ready();
+    lease.onReady();
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * What the router knows of one client, beside its socket: who it is, its settings, and the transaction that it has begun
+ * but that no node knows of yet. lease.ts, responses.ts and the two protocols share it.
+ */
+import { Settings } from '../backend/settings.ts';
+import type { CommandSession, RouterContext } from '../execute/context.ts';
+import type { ClientOutput } from './output.ts';
+
+/**
+ * The client's transaction as far as no backend keeps it:
+ * - `none`: it has none, or a backend has it (its status is the backend's).
+ * - `virtual`: BEGIN was answered here; the first statement that needs a node begins it there.
+ * - `failed`: it failed here (refused, or its backend was lost): nothing but ROLLBACK or COMMIT is taken.
+ */
+export type OwnTransaction = 'none' | 'virtual' | 'failed';
+
+export class ClientState {
+  readonly context: RouterContext;
+  readonly user: string;
+  readonly output: ClientOutput;
+  /** What RESET goes back to: the start-up packet's settings. */
+  readonly defaults: Settings;
+  transaction: OwnTransaction = 'none';
+  /** The client's own BEGIN, options included, while the transaction is virtual. */
+  beginText = '';
+  /** ParameterStatus values that the client has been told. */
+  readonly told = new Map<string, string>();
+  copyIn = false;
+  #settings: Settings;
+  #searchPath: { readonly key: string; readonly schemas: readonly string[] };
+  #searchPathText: string;
+  /** The value of search_path after login. */
+  readonly loginSearchPath: string;
+
+  constructor(options: {
+    context: RouterContext;
+    user: string;
+    output: ClientOutput;
+    defaults: Settings;
+    searchPathText: string;
+  }) {
+    this.context = options.context;
+    this.user = options.user;
+    this.output = options.output;
+    this.defaults = options.defaults;
+    this.#settings = options.defaults;
+    this.loginSearchPath = options.searchPathText;
+    this.#searchPathText = options.searchPathText;
+    this.#searchPath = this.#resolve(options.searchPathText);
+  }
+
+  get settings(): Settings {
+    return this.#settings;
+  }
+
+  set settings(settings: Settings) {
+    const pathChanged =
+      settings.values.get('search_path') !== this.#settings.values.get('search_path') ||
+      settings.values.get('role') !== this.#settings.values.get('role');
+    this.#settings = settings;
+    if (pathChanged) this.setSearchPath(settings.values.get('search_path') ?? this.loginSearchPath);
+  }
+
+  /** As it resolves now, SET LOCAL included. `key` tells search paths apart in the plan cache. */
+  get searchPath(): { readonly key: string; readonly schemas: readonly string[] } {
+    return this.#searchPath;
+  }
+
+  setSearchPath(text: string): void {
+    this.#searchPathText = text;
+    this.#searchPath = this.#resolve(text);
+  }
+
+  get role(): string {
+    const role = this.#settings.values.get('role');
+    return role === undefined || role === 'none' ? this.user : role;
+  }
+
+  get commandSession(): CommandSession {
+    return { role: this.role, searchPath: this.#searchPathText };
+  }
+
+  #resolve(text: string): { key: string; schemas: readonly string[] } {
+    const schemas = splitIdentifierList(text).map((name) => (name === '$user' ? this.role : name));
+    return { key: schemas.join('\0'), schemas };
+  }
+}
+
+/** The names of a list GUC as current_setting() prints it: `"$user", public`. */
+export function splitIdentifierList(text: string): string[] {
+  const names: string[] = [];
+  const pattern = /\s*(?:"((?:[^"]|"")*)"|([^",\s][^",]*?))\s*(?:,|$)/gy;
+  for (let match = pattern.exec(text); match && match[0] !== ''; match = pattern.exec(text)) {
+    const [, quoted, plain] = match;
+    names.push(quoted === undefined ? plain!.toLowerCase() : quoted.replaceAll('""', '"'));
+  }
+  return names;
+}
