@@ -9,8 +9,8 @@ import type { Socket } from 'node:net';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { connectionLost, PosternError } from '../base/errors.ts';
-import { FlushQueue, type Flushable } from '../platform/flush-queue.ts';
-import { encodeCancelRequest } from '../wire/startup.ts';
+import type { Flushable, FlushQueue } from '../platform/flush-queue.ts';
+import { connect } from '../platform/sockets.ts';
 import { readErrorFields, readParameterStatus, readReadyStatus } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { FrameWriter } from '../wire/frame-writer.ts';
@@ -29,7 +29,7 @@ import {
   encodeTerminate,
 } from '../wire/frontend.ts';
 import { Backend } from '../wire/message-types.ts';
-import { connect } from '../platform/sockets.ts';
+import { encodeCancelRequest } from '../wire/startup.ts';
 import { Pending, type PendingKind, PendingQueue, type ResponseSink } from './pending.ts';
 import { PreparedOnBackend, type SharedStatement } from './prepared.ts';
 import { Settings } from './settings.ts';
@@ -284,9 +284,15 @@ export class BackendConnection implements Flushable {
       this.#reader.push(chunk);
       this.#readFrames(chunk);
     } catch (error) {
-      if (!(error instanceof PosternError)) throw error;
+      // A server that breaks the protocol, or a bug here: this connection ends, and no other.
+      if (!(error instanceof PosternError)) console.error(error);
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#lastFatal = new PosternError({
+        sqlState: '08006',
+        message: `node "${this.address.nodeName}": ${reason}`,
+      });
       this.#socket.destroy();
-      this.#onEnd(error.message);
+      this.#onEnd(reason);
     }
   }
 

@@ -57,20 +57,17 @@ export async function openBackend(login: BackendLogin): Promise<BackendConnectio
     const handshake = new Handshake(login);
     const finish = (outcome: BackendConnection | PosternError): void => {
       clearTimeout(timer);
-      socket.removeAllListeners();
       if (outcome instanceof BackendConnection) {
         resolve(outcome);
         return;
       }
+      socket.removeAllListeners();
       socket.on('error', () => {});
       socket.destroy();
       reject(outcome);
     };
     const timer = setTimeout(
-      () =>
-        finish(
-          cannotConnect(address.nodeName, `no login within ${BOUNDS.backendConnectTimeoutMs} ms`),
-        ),
+      () => finish(cannotConnect(address.nodeName, `no login within ${BOUNDS.backendConnectTimeoutMs} ms`)),
       BOUNDS.backendConnectTimeoutMs,
     );
     socket.on('error', (error) => finish(cannotConnect(address.nodeName, error.message)));
@@ -85,6 +82,8 @@ export async function openBackend(login: BackendLogin): Promise<BackendConnectio
           const answer = await handshake.onFrame(reader);
           if (answer) socket.write(answer);
           if (!handshake.done) continue;
+          // Nothing comes unasked here but a notice, which is nobody's.
+          while (reader.next());
           socket.removeAllListeners();
           finish(
             new BackendConnection({

@@ -189,7 +189,10 @@ export class NodePool {
     const failure =
       error instanceof PosternError
         ? error
-        : new PosternError({ sqlState: '08001', message: error instanceof Error ? error.message : String(error) });
+        : new PosternError({
+            sqlState: '08001',
+            message: error instanceof Error ? error.message : String(error),
+          });
     this.#failure = failure;
     this.#failureUser = user;
     this.#failedUntilMs = this.#options.now() + BOUNDS.backendConnectBackoffMs;

@@ -37,8 +37,8 @@ export const BOUNDS = {
   planCacheBytesMax: 64 * 1024 * 1024,
   /** A query string that the planner parses: a longer one is refused, and its values belong into parameters or COPY. */
   parsedTextBytesMax: 16 * 1024 * 1024,
-  /** A parser instance whose memory has grown beyond this is replaced, since it never shrinks. */
-  parserMemoryBytesMax: 64 * 1024 * 1024,
+  /** A parser instance whose memory (128 MiB when new, most of it untouched) has grown beyond this is replaced, since it never shrinks. */
+  parserMemoryBytesMax: 256 * 1024 * 1024,
   /** Pairs that the settings-switch cache holds. */
   startupParameterBytesMax: 10_000,
   /** How long a statement that runs for a vanished client may go on before its backend is closed. */

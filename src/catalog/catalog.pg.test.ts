@@ -145,12 +145,17 @@ describe('CatalogWatcher', () => {
   test('refreshes at the same time share loads, and each sees what was there before it', async () => {
     const watcher = watch();
     await watcher.start();
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < 60; round++) {
+      // A load that may take its snapshot before the change, and must not be the answer to those who ask after it.
+      const early = watcher.refresh();
+      for (let i = 0; i < round % 6; i++) await new Promise((resolve) => setImmediate(resolve));
       const rows = await cluster.servers[0]!.query(
         'UPDATE postern_internal.cluster SET epoch = epoch + 1 RETURNING epoch::int',
       );
       const seen = await Promise.all(Array.from({ length: 20 }, () => watcher.refresh()));
       for (const map of seen) expect(map.epoch).toBeGreaterThanOrEqual(Number(rows[0]!.epoch));
+      await early;
+      await new Promise((resolve) => setTimeout(resolve, 25));
     }
   });
 

@@ -22,7 +22,7 @@ const STATEMENT_TIMEOUT_MS = 5_000;
 const RECONNECT_DELAY_MS_FIRST = 100;
 const RECONNECT_DELAY_MS_MAX = 2_000;
 
-export interface WatcherLog {
+interface WatcherLog {
   info(message: string): void;
   warn(message: string): void;
 }

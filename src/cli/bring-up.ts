@@ -1,4 +1,9 @@
-import { PosternError } from '../base/errors.ts';
+/**
+ * `postern up`, from the first server to the last: cluster, router, the two measurements (demonstration.ts), then
+ * waiting. Whatever ends it, the router closes first, then the servers stop, then the directory is free again.
+ *
+ *   starting -> measuring -> up -> stopped        Ctrl-C, a failure, or a server's death lead to stopped from anywhere
+ */
 import {
   APPLICATION_DATABASE,
   APPLICATION_ROLE,
@@ -8,6 +13,7 @@ import {
 import { EmbeddedFailure } from '../embedded/failure.ts';
 import { isPortFree } from '../embedded/free-port.ts';
 import { demonstrate } from './demonstration.ts';
+import { failureText } from './failure-text.ts';
 import { aborted, type Interrupt, listenForInterrupt } from './interrupt.ts';
 import { type Router, startRouter } from './router.ts';
 import type { UpOptions } from './up.ts';
@@ -76,28 +82,21 @@ async function withRouter(cluster: EmbeddedCluster, options: UpOptions, interrup
   }
 }
 
-async function openRouter(cluster: EmbeddedCluster, port: number): Promise<Router> {
+function openRouter(cluster: EmbeddedCluster, port: number): Promise<Router> {
   const nodes = cluster.nodes.map((node) => ({ name: node.name, dsn: cluster.dsn(node) }));
-  try {
-    return await startRouter({
-      listen: { host: HOST, port },
-      database: APPLICATION_DATABASE,
-      nodes,
-      home: nodes[0]!.name,
-      users: [{ name: APPLICATION_ROLE, password: cluster.password }],
-    });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') throw busyPort(port);
-    throw error;
-  }
+  return startRouter({
+    listen: { host: HOST, port },
+    database: APPLICATION_DATABASE,
+    nodes,
+    home: nodes[0]!.name,
+    users: [{ name: APPLICATION_ROLE, password: cluster.password }],
+  });
 }
 
+/** Before anything is started: the router would find it out only after the servers. */
 async function refuseBusyPort(port: number): Promise<void> {
-  if (port !== 0 && !(await isPortFree(HOST, port))) throw busyPort(port);
-}
-
-function busyPort(port: number): EmbeddedFailure {
-  return new EmbeddedFailure(
+  if (port === 0 || (await isPortFree(HOST, port))) return;
+  throw new EmbeddedFailure(
     'port-in-use',
     `port ${port} on ${HOST} is in use: stop what listens there, or choose another port with --port`,
   );
@@ -127,15 +126,6 @@ async function stopCluster(cluster: EmbeddedCluster, interrupt: Interrupt): Prom
   await Promise.race([stopped, hurried]);
   await stopped;
   print('all servers are stopped');
-}
-
-/** One line for what a user can mend; the trace as well for what only we can. */
-function failureText(error: unknown): string {
-  if (!(error instanceof Error)) return `postern: ${String(error)}`;
-  const isExpected = error instanceof EmbeddedFailure || error instanceof PosternError || 'code' in error;
-  if (!isExpected) return `postern: ${error.stack ?? error.message}`;
-  const hint = error instanceof PosternError && error.hint !== undefined ? ` (${error.hint})` : '';
-  return `postern: ${error.message}${hint}`;
 }
 
 function print(line: string): void {

@@ -26,7 +26,10 @@ const userSchema = z
     trust: z.boolean().optional(),
   })
   .refine(
-    (user) => [user.password_file, user.password_env, user.trust].filter((given) => given !== undefined && given !== false).length === 1,
+    (user) =>
+      [user.password_file, user.password_env, user.trust].filter(
+        (given) => given !== undefined && given !== false,
+      ).length === 1,
     { message: 'give exactly one of password_file, password_env, trust: true' },
   );
 
@@ -78,8 +81,10 @@ export function readConfig(path: string, environment: NodeJS.ProcessEnv): Readon
     );
   }
   const config = parsed.data;
-  const secret = (owner: string, from: { password_file?: string | undefined; password_env?: string | undefined }) =>
-    readSecret({ owner, from, directory: dirname(path), environment });
+  const secret = (
+    owner: string,
+    from: { password_file?: string | undefined; password_env?: string | undefined },
+  ) => readSecret({ owner, from, directory: dirname(path), environment });
   return Object.freeze({
     listen: config.listen,
     database: config.database,

@@ -1,13 +1,20 @@
 /** Puts a router together: checks the nodes, joins the catalog, opens the pools and listens. */
-import { BOUNDS } from '../base/bounds.ts';
-import { invalidParameter, notSupported, PosternError } from '../base/errors.ts';
-import { unreachable } from '../base/assert.ts';
+
 import { openBackend } from '../backend/login.ts';
 import { NodePool } from '../backend/pool.ts';
 import { StatementRegistry } from '../backend/prepared.ts';
+import { unreachable } from '../base/assert.ts';
+import { BOUNDS } from '../base/bounds.ts';
+import { invalidParameter, notSupported, PosternError } from '../base/errors.ts';
 import { IdLeases } from '../catalog/ids.ts';
 import type { NodeInfo } from '../catalog/map.ts';
-import { type Finding, judgeCluster, judgeNode, type NodeFacts, readNodeFacts } from '../catalog/requirements.ts';
+import {
+  type Finding,
+  judgeCluster,
+  judgeNode,
+  type NodeFacts,
+  readNodeFacts,
+} from '../catalog/requirements.ts';
 import { ensureCatalog, ensureNode } from '../catalog/schema.ts';
 import { leaseIdBlock } from '../catalog/store.ts';
 import { CatalogWatcher } from '../catalog/watcher.ts';
@@ -22,10 +29,10 @@ import { FunctionFacts } from '../execute/function-facts.ts';
 import { IdChooser } from '../execute/id-chooser.ts';
 import { PlanCache } from '../execute/plan-cache.ts';
 import { parseDsn } from '../pg/dsn.ts';
-import { ControlConnection } from '../platform/control-connection.ts';
-import { FlushQueue } from '../platform/flush-queue.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import { planQuery } from '../plan/planner.ts';
+import { ControlConnection } from '../platform/control-connection.ts';
+import { FlushQueue } from '../platform/flush-queue.ts';
 import { Listener } from '../session/listener.ts';
 import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
@@ -87,7 +94,11 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const flushQueue = new FlushQueue();
   const users = new Users(options.users);
   const pools = new Map<number, NodePool>();
-  for (const node of nodes) pools.set(node.id, openPool({ node, dsn: dsnByNode.get(node.id)!, connectionsPerNode, users, flushQueue }));
+  for (const node of nodes)
+    pools.set(
+      node.id,
+      openPool({ node, dsn: dsnByNode.get(node.id)!, connectionsPerNode, users, flushQueue }),
+    );
   const control = new HomeControl(() => connectControl(homeNodeId));
   const leases = new IdLeases({ lease: (request) => control.use((home) => leaseIdBlock(home, request)) });
   const sharding: ShardingContext = {
@@ -167,7 +178,9 @@ async function checkNodes(options: RouterOptions, connectionsPerNode: number): P
   }
 }
 
-async function joinCluster(options: RouterOptions): Promise<{ nodes: readonly NodeInfo[]; homeNodeId: number }> {
+async function joinCluster(
+  options: RouterOptions,
+): Promise<{ nodes: readonly NodeInfo[]; homeNodeId: number }> {
   const home = await ControlConnection.open({
     nodeName: options.home,
     dsn: optionsOf(options, options.home).dsn,
@@ -302,4 +315,3 @@ function cannotListen(listen: { host: string; port: number }, error: NodeJS.Errn
       return new PosternError({ sqlState: '58000', message: `cannot listen on ${where}: ${error.message}` });
   }
 }
-

@@ -34,6 +34,8 @@ export const APPLICATION_DATABASE = 'app';
 const SUPERUSER = 'postgres';
 const NODE_COUNT_DEFAULT = 4;
 const PORT_TRIES = 5;
+const CONNECT_TIMEOUT_MS = 15_000;
+const QUERY_TIMEOUT_MS = 60_000;
 
 /** Every commit is durable: what is measured on these servers has to be what a careful production does. */
 const SETTINGS: Readonly<Record<string, string>> = {
@@ -281,7 +283,11 @@ async function asSuperuser(
   login: { port: number; password: string; database: string },
   work: (client: pg.Client) => Promise<void>,
 ): Promise<void> {
-  const client = new pg.Client({ host: '127.0.0.1', user: SUPERUSER, ...login });
+  const client = new pg.Client({
+    ...{ host: '127.0.0.1', user: SUPERUSER, ...login },
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    query_timeout: QUERY_TIMEOUT_MS,
+  });
   // A server that dies now fails the query under way; this keeps it from also ending the process.
   client.on('error', () => {});
   await client.connect();

@@ -2,8 +2,8 @@
 import type { NodePool } from '../backend/pool.ts';
 import type { StatementRegistry } from '../backend/prepared.ts';
 import type { ClusterMap } from '../catalog/map.ts';
-import type { FlushQueue } from '../platform/flush-queue.ts';
 import type { RouterCommand } from '../plan/plan.ts';
+import type { FlushQueue } from '../platform/flush-queue.ts';
 import type { FunctionFacts } from './function-facts.ts';
 import type { IdChooser } from './id-chooser.ts';
 import type { PlanCache } from './plan-cache.ts';

@@ -1,7 +1,8 @@
 /** A server's description of a statement: its parameters' types and its result's columns. */
-import { connectionLost, type PosternError } from '../base/errors.ts';
+
 import type { BackendConnection } from '../backend/connection.ts';
 import type { PendingKind, ResponseSink } from '../backend/pending.ts';
+import { connectionLost, type PosternError } from '../base/errors.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import { readErrorFields, readParameterDescription } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';

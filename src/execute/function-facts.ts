@@ -61,10 +61,12 @@ export class FunctionFacts {
             AND p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace`,
       );
       const userNames = new Set(
-        (await this.#ask(
-          `SELECT DISTINCT proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        (
+          await this.#ask(
+            `SELECT DISTINCT proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
             WHERE l.lanname NOT IN ('internal','c')`,
-        )).map((row) => row[0]!),
+          )
+        ).map((row) => row[0]!),
       );
       const next: string[] = [];
       for (const name of wanted) {

@@ -1,15 +1,16 @@
 /** Questions that the router itself asks a server, on a connection that it holds or borrows. All bounded in time. */
-import { BOUNDS } from '../base/bounds.ts';
-import { PosternError } from '../base/errors.ts';
+
 import type { BackendConnection } from '../backend/connection.ts';
 import type { PendingKind, ResponseSink } from '../backend/pending.ts';
 import type { NodePool } from '../backend/pool.ts';
-import { Settings, settingsSwitchText } from '../backend/settings.ts';
+import { type Settings, settingsSwitchText } from '../backend/settings.ts';
+import { BOUNDS } from '../base/bounds.ts';
+import { PosternError } from '../base/errors.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import { readDataRowText, readErrorFields } from '../wire/backend.ts';
-import { rowFrames } from './row-frames.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { Backend } from '../wire/message-types.ts';
+import { rowFrames } from './row-frames.ts';
 
 export type Rows = (string | null)[][];
 
@@ -28,7 +29,8 @@ class Collector implements ResponseSink {
   }
 
   onMessage(type: number, reader: FrameReader, _kind: PendingKind): void {
-    if (type === Backend.ErrorResponse) this.#error = new ServerError(this.#nodeName, readErrorFields(reader));
+    if (type === Backend.ErrorResponse)
+      this.#error = new ServerError(this.#nodeName, readErrorFields(reader));
     if (type !== Backend.ReadyForQuery) return;
     if (this.#error) this.#reject(this.#error);
     else this.#resolve(this.rows);
@@ -62,7 +64,11 @@ export function ask(connection: BackendConnection, text: string): Promise<Rows> 
         reject(error);
       },
     );
-    if (connection.closed) collector.onLost(connection, new PosternError({ sqlState: '08006', message: 'the connection was lost' }));
+    if (connection.closed)
+      collector.onLost(
+        connection,
+        new PosternError({ sqlState: '08006', message: 'the connection was lost' }),
+      );
     else connection.query(text, collector, undefined);
   });
 }

@@ -2,9 +2,10 @@
  * Plans by text and search_path for one map, shared by all sessions and bounded in bytes: parsing costs tens of µs, a hit a
  * look-up. A new map empties it.
  */
+
+import type { SharedStatement } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import type { ClusterMap } from '../catalog/map.ts';
-import type { SharedStatement } from '../backend/prepared.ts';
 import type { QueryPlan } from '../plan/plan.ts';
 
 /** What the home node says of a keyed statement: its answer to Describe. */

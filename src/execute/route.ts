@@ -17,8 +17,8 @@ import {
   isComparable,
 } from '../pg/hash/bucket.ts';
 import type { KeyTypeName } from '../pg/hash/key-type.ts';
-import { OID } from '../pg/oid.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
+import { OID } from '../pg/oid.ts';
 import type { KeySource, Placement } from '../plan/plan.ts';
 import type { BindView } from '../wire/frontend.ts';
 import type { Rows } from './internal-query.ts';
@@ -28,7 +28,9 @@ export type Keyed = Extract<Placement, { kind: 'keyed' }>;
 /** The values that a statement is executed with. */
 export interface KeyValues {
   /** Extended protocol: the Bind message and the parameters' declared or inferred types. */
-  readonly bind: { readonly view: BindView; readonly buffer: Buffer; readonly oids: readonly number[] } | undefined;
+  readonly bind:
+    | { readonly view: BindView; readonly buffer: Buffer; readonly oids: readonly number[] }
+    | undefined;
   /** By index in `suppliedIds`. */
   readonly ids: readonly number[];
 }
@@ -56,7 +58,9 @@ function bucketOfSource(table: ShardedTable, source: KeySource, values: KeyValue
   const count = table.buckets.length;
   switch (source.kind) {
     case 'literal':
-      return source.text === null ? bucketOfNull() : bucketOfText(widest(table.keyType), source.text, count, table.keyTypeModifier);
+      return source.text === null
+        ? bucketOfNull()
+        : bucketOfText(widest(table.keyType), source.text, count, table.keyTypeModifier);
     case 'suppliedId':
       return bucketOfInteger(integerType(table.keyType), values.ids[source.idIndex]!, count);
     case 'parameter':
@@ -106,8 +110,7 @@ export async function askBucket(
   }
   if (texts.length > 0) {
     const hashes = texts.map(
-      (text) =>
-        `${table.hashFunction}(${quoteLiteral(text)}::${table.keyTypeText}, ${PARTITION_SEED})`,
+      (text) => `${table.hashFunction}(${quoteLiteral(text)}::${table.keyTypeText}, ${PARTITION_SEED})`,
     );
     const [row] = await ask(`SELECT ${hashes.join(', ')}`);
     for (const hash of row ?? []) {

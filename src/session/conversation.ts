@@ -2,8 +2,9 @@
  * What both protocols of one client have in common: its plans, the router's own answers in their turn, statements that
  * the router answers without a backend, and the notes to take when a statement is sent.
  */
-import { notSupported, objectError } from '../base/errors.ts';
+
 import type { BackendConnection } from '../backend/connection.ts';
+import { notSupported, objectError } from '../base/errors.ts';
 import type { ChooseContext } from '../execute/choose.ts';
 import type { CommandResult } from '../execute/context.ts';
 import { ask, borrow, type Rows } from '../execute/internal-query.ts';
@@ -78,7 +79,8 @@ export class Conversation {
       if (known === undefined) {
         return functions.load(unknownFunctions).then(() => this.checkFunctions(plan));
       }
-      if (known) this.lease.pin(`a function that may leave state in the session (${unknownFunctions.join(', ')})`);
+      if (known)
+        this.lease.pin(`a function that may leave state in the session (${unknownFunctions.join(', ')})`);
     }
     return undefined;
   }

@@ -8,11 +8,12 @@
  * After an error of the router's own, what follows up to Sync is skipped here (#skipping); after one of the server's, the
  * server skips it, and pending.ts with it.
  */
-import { BOUNDS } from '../base/bounds.ts';
-import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
+
 import type { BackendConnection } from '../backend/connection.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
-import { choose, chooseNow, type Choice } from '../execute/choose.ts';
+import { BOUNDS } from '../base/bounds.ts';
+import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
+import { type Choice, choose, chooseNow } from '../execute/choose.ts';
 import { describeStatement } from '../execute/describe.ts';
 import type { CachedQuery, Described } from '../execute/plan-cache.ts';
 import { OID } from '../pg/oid.ts';
@@ -134,7 +135,10 @@ export class ExtendedProtocol {
     if (name !== '' && this.#statements.has(name))
       throw objectError('42P05', `prepared statement "${name}" already exists`);
     if (this.#statements.size >= BOUNDS.clientStatementsMax)
-      throw objectError('53400', `a session may have ${BOUNDS.clientStatementsMax} prepared statements at most`);
+      throw objectError(
+        '53400',
+        `a session may have ${BOUNDS.clientStatementsMax} prepared statements at most`,
+      );
     const cached = this.#c.plan(text);
     const statement: ClientStatement = { name, text, oids, cached, described: undefined };
     const { plan } = cached;
@@ -336,7 +340,8 @@ export class ExtendedProtocol {
     }
     const shared = this.#c.state.context.statements.get(statement.text, statement.oids);
     const connection = this.#c.lease.ensure(this.#nodeOf(only));
-    if (connection instanceof Promise) return connection.then((acquired) => this.#describeOn(acquired, shared));
+    if (connection instanceof Promise)
+      return connection.then((acquired) => this.#describeOn(acquired, shared));
     this.#describeOn(connection, shared);
   }
 

@@ -12,11 +12,12 @@
  * Invariant: a statement is sent only on a backend whose settings equal the client's; the switch is answered before.
  * Invariant: a backend is given back only idle, with nothing pending, and with what it holds of settings known.
  */
+
+import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
+import type { AcquireTicket, NodePool } from '../backend/pool.ts';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { connectionLost, notSupported, objectError, type PosternError } from '../base/errors.ts';
-import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
-import type { AcquireTicket, NodePool } from '../backend/pool.ts';
 import { ask, switchSettings } from '../execute/internal-query.ts';
 import { quoteIdentifier, quoteLiteral } from '../pg/identifier.ts';
 import type { SessionEffect } from '../plan/plan.ts';
@@ -72,7 +73,8 @@ export class Lease {
    */
   ensure(nodeId: number | undefined): BackendConnection | Promise<BackendConnection> {
     const held = this.connection;
-    if (!held) return this.#acquire(nodeId ?? this.#state.context.catalog.current.homeNodeId, nodeId === undefined);
+    if (!held)
+      return this.#acquire(nodeId ?? this.#state.context.catalog.current.homeNodeId, nodeId === undefined);
     if (this.#reading) return this.drained().then(() => this.ensure(nodeId));
     if (nodeId === undefined || held.address.nodeId === nodeId) {
       if (nodeId !== undefined) this.#floating = undefined;
@@ -197,7 +199,9 @@ export class Lease {
       // What a lost SET would have changed is not known: the settings before it stay.
       this.#touched.clear();
       this.#searchPathStale = false;
-      this.#state.setSearchPath(this.#state.settings.values.get('search_path') ?? this.#state.loginSearchPath);
+      this.#state.setSearchPath(
+        this.#state.settings.values.get('search_path') ?? this.#state.loginSearchPath,
+      );
       this.#wakeDrained();
     }
     return !wasPinned && this.pinReason === undefined;
@@ -365,7 +369,8 @@ export class Lease {
       );
     });
     replay.sort((a, b) => Number(b.startsWith('SET LOCAL')) - Number(a.startsWith('SET LOCAL')));
-    for (const step of steps) if (step.kind === 'savepoint') replay.push(`SAVEPOINT ${quoteIdentifier(step.name)}`);
+    for (const step of steps)
+      if (step.kind === 'savepoint') replay.push(`SAVEPOINT ${quoteIdentifier(step.name)}`);
     for (const text of replay) await ask(to, text);
     this.#checkHeld(to);
     return to;
@@ -373,7 +378,8 @@ export class Lease {
 
   /** After an await: is the connection still this session's, and alive? */
   #checkHeld(connection: BackendConnection): void {
-    if (this.connection !== connection || connection.closed) throw connectionLost(connection.address.nodeName);
+    if (this.connection !== connection || connection.closed)
+      throw connectionLost(connection.address.nodeName);
   }
 
   async #readSettings(connection: BackendConnection): Promise<void> {

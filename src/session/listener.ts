@@ -4,9 +4,9 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
+import type { Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { PosternError, shuttingDown, tooManyConnections } from '../base/errors.ts';
-import type { Settings } from '../backend/settings.ts';
 import type { RouterContext } from '../execute/context.ts';
 import { ask, borrow } from '../execute/internal-query.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
@@ -159,7 +159,8 @@ export class Listener implements LoginHost {
       return facts;
     } catch (error) {
       // The home node is away: a client whose like has been here before is let in, for the tables of other nodes.
-      const away = error instanceof PosternError && (error.sqlState === '08001' || error.sqlState === '08006');
+      const away =
+        error instanceof PosternError && (error.sqlState === '08001' || error.sqlState === '08006');
       if (known && away) return known;
       throw error;
     }

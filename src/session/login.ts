@@ -9,9 +9,9 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
+import { Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { cannotConnect, notSupported, objectError, PosternError, protocolViolation } from '../base/errors.ts';
-import { Settings } from '../backend/settings.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import {
   encodeAuthenticationOk,
@@ -75,7 +75,9 @@ export class ClientLogin {
     this.#socket = socket;
     this.#host = host;
     this.#timer = setTimeout(() => {
-      this.#refuse(new PosternError({ sqlState: '08P01', message: 'canceling authentication due to timeout' }));
+      this.#refuse(
+        new PosternError({ sqlState: '08P01', message: 'canceling authentication due to timeout' }),
+      );
     }, BOUNDS.loginTimeoutMs);
     socket.on('data', this.#onData);
     socket.on('error', () => socket.destroy());
@@ -136,8 +138,7 @@ export class ClientLogin {
   #onStartup(packet: Extract<StartupPacket, { kind: 'startup' }>): void | Promise<void> {
     this.#startup = packet;
     const user = packet.parameters.get('user');
-    if (!user)
-      throw objectError('28000', 'no PostgreSQL user name specified in startup packet');
+    if (!user) throw objectError('28000', 'no PostgreSQL user name specified in startup packet');
     const replication = packet.parameters.get('replication');
     if (replication !== undefined && !['0', 'off', 'false', 'no'].includes(replication))
       throw notSupported(
@@ -200,7 +201,12 @@ export class ClientLogin {
   }
 
   async #authenticated(user: string, database: string): Promise<void> {
-    if (database !== this.#host.database) throw objectError('3D000', `database "${database}" does not exist`, `This router serves database "${this.#host.database}".`);
+    if (database !== this.#host.database)
+      throw objectError(
+        '3D000',
+        `database "${database}" does not exist`,
+        `This router serves database "${this.#host.database}".`,
+      );
     encodeAuthenticationOk(this.#writer);
     this.#done = true;
     clearTimeout(this.#timer);
@@ -229,7 +235,8 @@ export class ClientLogin {
     this.#done = true;
     clearTimeout(this.#timer);
     const writer = new FrameWriter();
-    if (error instanceof ServerError) encodeErrorFields(writer, 'E', new Map([...error.fields, ['S', 'FATAL'], ['V', 'FATAL']]));
+    if (error instanceof ServerError)
+      encodeErrorFields(writer, 'E', new Map([...error.fields, ['S', 'FATAL'], ['V', 'FATAL']]));
     else {
       const known =
         error instanceof PosternError

@@ -5,10 +5,11 @@
  *
  * Previous hop: backend/connection.ts. Next: the client's socket (output.ts).
  */
-import { connectionLost, outcomeUnknown, PosternError } from '../base/errors.ts';
+
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { Pending, type PendingKind, type ResponseSink } from '../backend/pending.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
+import { connectionLost, outcomeUnknown, PosternError } from '../base/errors.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import {
   encodeErrorFields,
@@ -286,7 +287,12 @@ function statusLetter(status: number): 'I' | 'T' | 'E' {
   return String.fromCharCode(status) as 'I' | 'T' | 'E';
 }
 
-function fieldsOf(error: PosternError): { sqlState: string; message: string; detail?: string; hint?: string } {
+function fieldsOf(error: PosternError): {
+  sqlState: string;
+  message: string;
+  detail?: string;
+  hint?: string;
+} {
   return {
     sqlState: error.sqlState,
     message: error.message,

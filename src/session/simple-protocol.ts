@@ -4,10 +4,12 @@
  * Path of a write: session.ts → here → execute/choose.ts (bucket, node) → lease.ts (a backend there) →
  * backend/connection.ts → PostgreSQL; and back through responses.ts.
  */
-import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
+
 import type { BackendConnection } from '../backend/connection.ts';
-import { type Choice, chooseNow, choose } from '../execute/choose.ts';
+import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
+import { type Choice, choose, chooseNow } from '../execute/choose.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
+import { OID } from '../pg/oid.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import { rewriteQuery } from '../plan/rewrite.ts';
 import {
@@ -18,7 +20,6 @@ import {
   encodeReadyForQuery,
   encodeRowDescription,
 } from '../wire/backend.ts';
-import { OID } from '../pg/oid.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { readQueryText } from '../wire/frontend.ts';
 import type { Conversation } from './conversation.ts';
@@ -57,7 +58,10 @@ export class SimpleProtocol {
     const { plan } = cached;
     if (plan.unparsed) {
       if (state.transaction === 'failed') throw inFailedTransaction();
-      return this.#send(cached, { nodeId: lease.connection ? undefined : this.#c.homeNodeId, statements: [] });
+      return this.#send(cached, {
+        nodeId: lease.connection ? undefined : this.#c.homeNodeId,
+        statements: [],
+      });
     }
     for (const statement of plan.statements) {
       if (statement.refusal) throw statement.refusal;
@@ -92,7 +96,13 @@ export class SimpleProtocol {
           return this.#answer(effect.kind === 'commit' ? 'COMMIT' : 'ROLLBACK');
         }
       }
-      if (effect?.kind === 'begin' && lease.connection && !lease.inBlock && !lease.unsynced && lease.connection.pendingCount > 0)
+      if (
+        effect?.kind === 'begin' &&
+        lease.connection &&
+        !lease.inBlock &&
+        !lease.unsynced &&
+        lease.connection.pendingCount > 0
+      )
         return lease.drained().then(() => this.#dispatch(cached));
       const local = this.#c.answerLocally(first, plan.text);
       if (local) {
@@ -112,7 +122,8 @@ export class SimpleProtocol {
 
   #send(cached: CachedQuery, choice: Choice): void | Promise<void> {
     const connection = this.#c.lease.ensure(choice.nodeId);
-    if (connection instanceof Promise) return connection.then((acquired) => this.#sendOn(acquired, cached, choice));
+    if (connection instanceof Promise)
+      return connection.then((acquired) => this.#sendOn(acquired, cached, choice));
     this.#sendOn(connection, cached, choice);
   }
 
@@ -190,7 +201,11 @@ export class SimpleProtocol {
   #answerError(error: unknown): void {
     const { lease, responses, state } = this.#c;
     const { connection } = lease;
-    if (connection && !connection.closed && (lease.inBlock || lease.unsynced || connection.pendingCount > 0)) {
+    if (
+      connection &&
+      !connection.closed &&
+      (lease.inBlock || lease.unsynced || connection.pendingCount > 0)
+    ) {
       responses.owedReady++;
       connection.query(FAILING_TEXT, new ErrorInPlace(responses, error), undefined);
       return;

@@ -2,7 +2,7 @@
  * What the router knows of one client, beside its socket: who it is, its settings, and the transaction that it has begun
  * but that no node knows of yet. lease.ts, responses.ts and the two protocols share it.
  */
-import { Settings } from '../backend/settings.ts';
+import type { Settings } from '../backend/settings.ts';
 import type { CommandSession, RouterContext } from '../execute/context.ts';
 import type { ClientOutput } from './output.ts';
 

@@ -105,13 +105,13 @@ export function nextToken(sql: Uint8Array, position: number): Token {
   return { kind: 'punctuation', start, end: start + 1 };
 }
 
-/** An identifier or keyword, or the prefix of a string: E'…', B'…', X'…', N'…', U&'…', U&"…". */
+/** An identifier or keyword, or the prefix of a string: E'…', B'…', X'…', U&'…', U&"…". */
 function wordToken(sql: Uint8Array, start: number): Token {
   let end = start + 1;
   while (isIdentifierPart(sql[end])) end++;
   if (end === start + 1) {
     const letter = String.fromCharCode(sql[start]! | 0x20);
-    if (sql[end] === BYTE.quote && 'ebxn'.includes(letter)) {
+    if (sql[end] === BYTE.quote && 'ebx'.includes(letter)) {
       return { kind: 'string', start, end: endOfQuoted(sql, end, BYTE.quote, letter === 'e') };
     }
     const quote = sql[end + 1];
@@ -130,9 +130,28 @@ function endOfQuoted(sql: Uint8Array, open: number, quote: number, backslashes: 
     if (backslashes && sql[at] === BYTE.backslash) at += 2;
     else if (sql[at] !== quote) at++;
     else if (sql[at + 1] === quote) at += 2;
-    else return at + 1;
+    else {
+      const next = quote === BYTE.quote ? continuationOf(sql, at + 1) : undefined;
+      if (next === undefined) return at + 1;
+      at = next;
+    }
   }
   return sql.length;
+}
+
+/**
+ * A string goes on in the next quotes if only white space with a newline is between; in an E'…' string backslashes go on
+ * meaning something there. (PostgreSQL also takes line comments between; the parser here does not.) The position behind
+ * the opening quote; undefined if it does not go on.
+ */
+function continuationOf(sql: Uint8Array, end: number): number | undefined {
+  let at = end;
+  let newline = false;
+  while (isSpace(sql[at])) {
+    if (sql[at] === BYTE.newline || sql[at] === BYTE.carriageReturn) newline = true;
+    at++;
+  }
+  return newline && sql[at] === BYTE.quote ? at + 1 : undefined;
 }
 
 /** $1, or $tag$ … $tag$. */

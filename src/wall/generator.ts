@@ -239,7 +239,9 @@ function combine(results: readonly WorkerResult[]): LoadMeasurement {
   };
 }
 
-function isClientBound(result: WorkerResult): boolean {
+export function isClientBound(
+  result: Pick<WorkerResult, 'loopUtilization' | 'cpuSeconds' | 'windowSeconds'>,
+): boolean {
   if (result.loopUtilization < BOUND_LOOP_UTILIZATION) return false;
   return result.cpuSeconds === undefined || result.cpuSeconds >= BOUND_CPU_SHARE * result.windowSeconds;
 }

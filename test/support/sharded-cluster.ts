@@ -23,6 +23,13 @@ export class ShardedCluster {
     return new TestRouter(this, afterStep);
   }
 
+  /** The role of the control path. */
+  readonly #admin: string;
+
+  constructor(admin: string) {
+    this.#admin = admin;
+  }
+
   async start(count: number): Promise<void> {
     const old = (await isVersionInstalled(15)) ? 15 : 18;
     this.servers = await Promise.all(
@@ -31,6 +38,10 @@ export class ShardedCluster {
     this.names = this.servers.map((_, i) => `n${i + 1}`);
     for (const server of this.servers) {
       await server.query('CREATE ROLE app LOGIN; CREATE ROLE reader; GRANT CREATE ON SCHEMA public TO app');
+      if (this.#admin === 'postgres') continue;
+      await server.query(
+        `CREATE ROLE ${this.#admin} LOGIN; GRANT app TO ${this.#admin}; GRANT CREATE ON DATABASE postgres TO ${this.#admin}`,
+      );
     }
     await this.prepare();
   }
@@ -47,7 +58,10 @@ export class ShardedCluster {
   }
 
   async open(index: number): Promise<ControlConnection> {
-    return await ControlConnection.open({ nodeName: this.names[index]!, dsn: this.servers[index]!.dsn() });
+    return await ControlConnection.open({
+      nodeName: this.names[index]!,
+      dsn: this.servers[index]!.dsn({ user: this.#admin }),
+    });
   }
 
   async map(): Promise<ClusterMap> {
@@ -131,8 +145,8 @@ export class TestRouter implements ShardingContext {
 }
 
 /** For a test file: started before its tests and stopped after them. */
-export function useShardedCluster(count: number): ShardedCluster {
-  const cluster = new ShardedCluster();
+export function useShardedCluster(count: number, admin = 'postgres'): ShardedCluster {
+  const cluster = new ShardedCluster(admin);
   beforeAll(() => cluster.start(count));
   afterAll(() => cluster.stop());
   return cluster;

@@ -12,7 +12,8 @@ import { truncateShardedTables } from './truncate.ts';
 
 /** A router that dies after each step of SPEC.md, and another one that finds what is left. */
 
-const cluster = useShardedCluster(3);
+// A control role with no more rights than the documentation asks for.
+const cluster = useShardedCluster(3, 'manager');
 const COLUMNS = 'id bigserial PRIMARY KEY, n int';
 
 function crashAt(name: string): (step: string, router: TestRouter) => void {

@@ -5,7 +5,8 @@ import { distributeTable } from './distribute.ts';
 import { dropShardedTables } from './drop.ts';
 import { sweep } from './sweep.ts';
 
-const cluster = useShardedCluster(3);
+// A control role with no more rights than the documentation asks for.
+const cluster = useShardedCluster(3, 'manager');
 
 async function distribute(
   relation: string,

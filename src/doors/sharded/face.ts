@@ -28,7 +28,7 @@ export interface Face {
   readonly grants: readonly Grant[];
 }
 
-export interface Grant {
+interface Grant {
   /** Undefined: PUBLIC. */
   readonly grantee: string | undefined;
   readonly privilege: string;

@@ -77,7 +77,8 @@ export async function makeLeaves(
   const role = quoteIdentifier(session.role);
   // Seen by nobody: it is taken back in the same transaction. An owner needs it to make the leaves its own.
   await connection.query(`GRANT CREATE ON SCHEMA ${LEAF_SCHEMA} TO ${role}`);
-  await asClient(connection, session);
+  // The texts of the face's constraints and indexes were printed under this search_path, and mean the same under it.
+  await asClient(connection, { role: session.role, searchPath: 'pg_catalog' });
   const statements = buckets.map((bucket) =>
     createLeafSql(face, { bucket, bucketCount, generation, keyColumn, storage }),
   );

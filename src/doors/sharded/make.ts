@@ -6,7 +6,7 @@ import { connectionLost, objectError, outcomeUnknown } from '../../base/errors.t
 import { leafName, type NodeInfo } from '../../catalog/map.ts';
 import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../../catalog/schema.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
-import type { ControlConnection } from '../../platform/control-connection.ts';
+import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
 import {
   all,
   asAdmin,
@@ -151,26 +151,40 @@ async function makeOnNode(
   },
 ): Promise<void> {
   const { node, definition, table, placement, homeSchemaOwner } = options;
-  await withConnection(context, node.id, (connection) =>
-    connection.transaction(async () => {
-      const { role } = definition.makeAs;
-      await ensureSchema(connection, {
-        schema: definition.schema,
-        owner: homeSchemaOwner,
-        role,
-      });
-      await clearName(connection, home, definition);
-      // The home's schema first: what the client's search_path would make elsewhere here has to stand in the same schema.
-      const searchPath = `${quoteIdentifier(definition.schema)}, ${definition.makeAs.searchPath || '""'}`;
-      const here = { role, searchPath };
-      const made = await makeFace(connection, here, definition);
-      await makeLeaves(connection, here, {
-        ...leavesRequest(made, placement, table, node.id),
-        storage: definition.storage,
-      });
-    }),
+  await namingNode(node, () =>
+    withConnection(context, node.id, (connection) =>
+      connection.transaction(async () => {
+        const { role } = definition.makeAs;
+        await ensureSchema(connection, {
+          schema: definition.schema,
+          owner: homeSchemaOwner,
+          role,
+        });
+        await clearName(connection, home, definition);
+        // The home's schema first: what the client's search_path would make elsewhere here has to stand in the same schema.
+        const searchPath = `${quoteIdentifier(definition.schema)}, ${definition.makeAs.searchPath || '""'}`;
+        const here = { role, searchPath };
+        const made = await makeFace(connection, here, definition);
+        await makeLeaves(connection, here, {
+          ...leavesRequest(made, placement, table, node.id),
+          storage: definition.storage,
+        });
+      }),
+    ),
   );
   context.afterStep?.(`made on ${node.name}`);
+}
+
+/** The home node has accepted the same text: what another one says makes sense only with that node's name. */
+async function namingNode(node: NodeInfo, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    throw error.withHint(
+      `This comes from node "${node.name}": what the table needs must be there as on the home node.`,
+    );
+  }
 }
 
 async function replacePlainTable(

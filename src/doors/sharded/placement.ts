@@ -9,7 +9,7 @@ import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import type { ShardingContext } from './context.ts';
 
-export const BUCKET_COUNT_DEFAULT = 32;
+const BUCKET_COUNT_DEFAULT = 32;
 const BUCKET_COUNT_MAX = 1024;
 
 export interface Placement {
