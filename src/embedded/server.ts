@@ -8,6 +8,7 @@
  * that ALTER SYSTEM still works. The server is in a session of its own: a terminal's Ctrl-C reaches only us.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { type Account, canExecute, spawnIdentity } from './account.ts';
@@ -213,13 +214,15 @@ export class EmbeddedServer {
   private static async startOnce(options: StartOptions): Promise<EmbeddedServer> {
     if (options.signal?.aborted) throw cancelled();
     await fs.rename(options.logFile, `${options.logFile}.1`).catch(() => {});
-    const log = await fs.open(options.logFile, 'w', 0o640);
+    const dataPath = dataArgument(options.dataDirectory, options.account);
+    // Nothing is awaited from here until the watchdog stands: a server that dies at once would not be heard.
+    const log = openSync(options.logFile, 'w', 0o640);
     let child: ChildProcess;
     try {
       child = spawn(
         path.join(options.installation.binDirectory, 'postgres'),
         [
-          ...['-D', dataArgument(options.dataDirectory, options.account), '-p', String(options.port)],
+          ...['-D', dataPath, '-p', String(options.port)],
           ...['-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='],
         ],
         {
@@ -227,11 +230,11 @@ export class EmbeddedServer {
           cwd: options.dataDirectory,
           env: serverEnvironment(),
           detached: true,
-          stdio: ['ignore', log.fd, log.fd],
+          stdio: ['ignore', log, log],
         },
       );
     } finally {
-      await log.close();
+      closeSync(log);
     }
     let watchdog: Watchdog | undefined;
     const exited = exitOf(child).then((status) => {

@@ -40,8 +40,7 @@ export function planSelect(select: SelectStmt, request: Request): PlanParts {
 /** SELECT, INSERT, UPDATE, DELETE, MERGE; also those inside EXPLAIN and DECLARE CURSOR. */
 export function planQueryNode(request: Request): PlanParts {
   const { node, facts, context, sql } = request;
-  const doorCall = 'SelectStmt' in node ? undefined : facts.functionCalls.find(doorFunctionOf);
-  if (doorCall) {
+  if (facts.functionCalls.some((call) => doorFunctionOf(call) !== undefined)) {
     throw notSupported('a table cannot be sharded inside another statement', 'Call the function alone.');
   }
   const calls = inspectCalls(facts.functionCalls);

@@ -129,7 +129,7 @@ export function refuseShardedBody(kind: string, facts: StatementFacts, context: 
       if (table) throw refusalOf(kind, table);
     }
     for (const name of unusual) {
-      if (body.includes(name)) throw refusalOf(kind, tablesByName.get(name)![0]!);
+      if (body.includes(name.replaceAll('"', '""'))) throw refusalOf(kind, tablesByName.get(name)![0]!);
     }
   }
 }

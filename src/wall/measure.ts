@@ -61,6 +61,8 @@ export interface SweepResult {
   readonly target: string;
   readonly workload: string;
   readonly protocol: Protocol;
+  /** The connections were encrypted, which costs both sides CPU. */
+  readonly tls: boolean;
   readonly startedAt: string;
   readonly points: readonly SweepPoint[];
   readonly skipped: readonly SkippedPoint[];
@@ -189,6 +191,7 @@ async function sweep(
     target: server.description,
     workload: options.workload.name,
     protocol,
+    tls: target.tls !== undefined,
     startedAt,
     points,
     skipped,

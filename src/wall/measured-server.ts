@@ -7,7 +7,7 @@
  * left behind is cleared away by the next.
  */
 import { readFileSync } from 'node:fs';
-import { Client, type ClientConfig } from 'pg';
+import { Client, type ClientConfig, type QueryConfig } from 'pg';
 import { assert } from '../base/assert.ts';
 import { type Dsn, describeDsn } from '../pg/dsn.ts';
 import type { Target, TlsOptions } from './generator-messages.ts';
@@ -21,6 +21,8 @@ const ADVISORY_LOCK_KEY = 1_094_796_486;
 const CONNECT_TIMEOUT_MS = 10_000;
 const LOCK_TIMEOUT_MS = 10_000;
 const QUERY_TIMEOUT_MS = 60_000;
+/** Whether a connection still answers at all. */
+const PROBE_TIMEOUT_MS = 5_000;
 const END_TIMEOUT_MS = 2_000;
 
 /** A measurement that could not begin, or could not go on; says what to do in words for the user. */
@@ -139,7 +141,7 @@ export class MeasuredServer {
     try {
       if (!this.ownsSchema) return undefined;
       // The transaction of a failed makeSchema may be open still; without one this is only a warning.
-      await this.client.query('ROLLBACK').then(
+      await this.client.query({ text: 'ROLLBACK', query_timeout: PROBE_TIMEOUT_MS } as QueryConfig).then(
         () => this.dropSchema(),
         () => this.dropSchemaAnew(),
       );

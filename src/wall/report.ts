@@ -191,6 +191,7 @@ function factsTable(curves: readonly ReportCurve[]): string {
   const facts: [name: string, of: (result: SweepResult) => string][] = [
     ['target', (result) => result.target],
     ['workload', (result) => `${result.workload}, ${result.protocol} protocol`],
+    ['encrypted', (result) => (result.tls ? 'yes' : 'no')],
     ['started', (result) => result.startedAt],
     ['PostgreSQL', (result) => result.server.version ?? 'unknown'],
     ['streaming standbys', (result) => String(result.server.replicas ?? 'unknown')],

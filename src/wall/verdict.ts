@@ -19,10 +19,10 @@ export function verdictOf(result: SweepResult): string {
   const most = points.reduce((a, b) => (b.clients > a.clients ? b : a));
   if (points.length > 1 && most.clients > knee.clients && !knee.clientBound) {
     sentences.push(
-      `The wall is at about ${rate}, reached with ${knee.clients} clients; ${most.clients} clients gave ${formatTps(most.tps)}.`,
+      `The wall is at about ${rate}, reached with ${counted(knee.clients)}; ${counted(most.clients)} gave ${formatTps(most.tps)}.`,
     );
   } else {
-    sentences.push(`The wall was not reached: at least ${rate}, with ${best.clients} clients.`);
+    sentences.push(`The wall was not reached: at least ${rate}, with ${counted(best.clients)}.`);
   }
   return sentences.concat(reasons(result, best)).join(' ');
 }
@@ -52,4 +52,8 @@ function formatTps(tps: number): string {
 
 function percent(share: number | undefined): string {
   return `${Math.round((share ?? 0) * 100)}%`;
+}
+
+function counted(clients: number): string {
+  return clients === 1 ? '1 client' : `${clients} clients`;
 }

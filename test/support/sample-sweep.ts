@@ -26,6 +26,7 @@ export function sampleResult(points: readonly SweepPoint[]): SweepResult {
     target: 'u@h:5432/d',
     workload: 'events',
     protocol: 'prepared',
+    tls: false,
     startedAt: '2026-01-01T00:00:00.000Z',
     points,
     skipped: [],

@@ -154,6 +154,28 @@ describe('CREATE TABLE … sharded', () => {
   });
 });
 
+test.each([
+  ['int2', 'smallint', 'hashint2extended'],
+  ['int4', 'integer', 'hashint4extended'],
+  ['int8', 'bigint', 'hashint8extended'],
+  ['text', 'text', 'hashtextextended'],
+  ['varchar', 'character varying(12)', 'hashtextextended'],
+  ['bpchar', 'character(5)', 'hashbpcharextended'],
+  ['uuid', 'uuid', 'uuid_hash_extended'],
+  ['timestamp', 'timestamp(3) without time zone', 'timestamp_hash_extended'],
+  ['timestamptz', 'timestamp with time zone', undefined],
+  ['date', 'date', undefined],
+  ['numeric', 'numeric(10,2)', 'hash_numeric_extended'],
+])('a key of type %s', async (keyType, keyTypeText, hashFunction) => {
+  const name = `key_${keyType}`;
+  await createShardedTable(cluster.router(), createCommand(name, `id ${keyTypeText} PRIMARY KEY`), APP);
+  const table = await cluster.table(name);
+  expect(table).toMatchObject({ keyType, keyTypeText });
+  // Which function it is for these two depends on the version.
+  if (hashFunction) expect(table.hashFunction).toBe(`pg_catalog.${hashFunction}`);
+  else expect(table.hashFunction).toMatch(/^pg_catalog\.\w+extended$/);
+});
+
 describe('refusals leave nothing behind', () => {
   const cases: [string, string, string, string][] = [
     ['a syntax error', 'id int8 PRIMARY KEY,,', '42601', 'syntax error'],
@@ -199,6 +221,29 @@ describe('refusals leave nothing behind', () => {
       { sqlState: '42P07', message: 'relation "events" already exists, skipping' },
     ]);
     expect((await cluster.table('events')).columns).toHaveLength(3);
+  });
+
+  test('a temporary or reserved schema is refused', async () => {
+    for (const schema of ['pg_temp_3', 'postern_leaves']) {
+      const command = createCommand('misplaced', 'id int8', { schema });
+      expect((await failure(createShardedTable(cluster.router(), command, APP))).sqlState).toBe('0A000');
+    }
+    const nowhere = { role: 'app', searchPath: 'no_such_schema' };
+    const error = await failure(
+      createShardedTable(cluster.router(), createCommand('misplaced', 'id int8'), nowhere),
+    );
+    expect(error.sqlState).toBe('3F000');
+    expect(await cluster.traces('misplaced')).toEqual([]);
+  });
+
+  test('a collation that is not deterministic is refused', async () => {
+    for (const server of cluster.servers) {
+      await server.query(`CREATE COLLATION loose (provider = icu, locale = 'und', deterministic = false)`);
+    }
+    const columns = 'id text COLLATE loose';
+    const error = await failure(createShardedTable(cluster.router(), createCommand('loose_t', columns), APP));
+    expect(error.detail).toContain('not deterministic');
+    expect(await cluster.traces('loose_t')).toEqual([]);
   });
 
   test('a relation of that name on another node is not touched', async () => {

@@ -1,5 +1,5 @@
 /** CREATE TABLE … WITH (postern.door = 'sharded', postern.key = …). */
-import { objectError } from '../../base/errors.ts';
+import { notSupported, objectError } from '../../base/errors.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import type { DdlResult, DdlSession, ShardingContext } from './context.ts';
@@ -16,6 +16,12 @@ export async function createShardedTable(
   const made = await makeShardedTable(context, session, command, async (home) => {
     const schema = command.schema ?? (await currentSchema(home, session));
     if (schema === undefined) throw objectError('3F000', 'no schema has been selected to create in');
+    if (/^pg_|^postern(_leaves|_internal)?$/.test(schema)) {
+      throw notSupported(
+        `a sharded table cannot be in schema "${schema}"`,
+        'Name another schema, or put one first in search_path.',
+      );
+    }
     if (command.ifNotExists && (await findRelation(home, schema, command.name))) return undefined;
     return {
       schema,

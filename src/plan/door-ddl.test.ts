@@ -1,0 +1,127 @@
+import { beforeAll, describe, expect, test } from 'vitest';
+import { rewrittenOf, routeOf, statementOf } from '../../test/support/example-map.ts';
+import { loadParser } from '../sql/parser.ts';
+
+beforeAll(loadParser);
+
+describe('CREATE TABLE with a door', () => {
+  test.each([
+    [
+      "CREATE TABLE t (id int8, v text) WITH (postern.door = 'sharded', postern.key = 'id')",
+      { name: 't', schema: undefined, key: 'id', createText: 'CREATE TABLE t (id int8, v text)' },
+    ],
+    [
+      ' /* é */ create table if not exists "S"."T" ("Id" int /* with (x) */ default (1), check ("Id" > 0)) -- é\n with (postern.key="Id", postern.door=sharded, postern.buckets=64, postern.colocate_with=accounts) -- end\n',
+      {
+        schema: 'S',
+        name: 'T',
+        key: 'Id',
+        ifNotExists: true,
+        bucketCount: 64,
+        colocateWith: 'accounts',
+        createText:
+          'create table if not exists "S"."T" ("Id" int /* with (x) */ default (1), check ("Id" > 0))',
+      },
+    ],
+    [
+      "SELECT 1; CREATE TABLE t (d timestamp with time zone) WITH (postern.door=sharded, postern.key=d, postern.buckets='8'); SELECT 2",
+      { key: 'd', bucketCount: 8, createText: 'CREATE TABLE t (d timestamp with time zone)' },
+    ],
+  ])('%s', (text, expected) => {
+    const commands = text.startsWith('SELECT') ? text.split('; ').slice(1, 2) : [text];
+    expect(statementOf(commands[0]!).command).toMatchObject({ kind: 'createShardedTable', ...expected });
+  });
+
+  test.each([
+    ['t (id int) WITH (postern.door = sharded)', '22023'],
+    ['t (id int) WITH (postern.key = id)', '22023'],
+    ["t (id int) WITH (postern.door = 'sharded', postern.key = '')", '22023'],
+    ['t (id int) WITH (postern.door = shard, postern.key = id)', '22023'],
+    ['t (id int) WITH (postern.door = sharded, postern.key = id, postern.bucket = 3)', '22023'],
+    ['t (id int) WITH (postern.door = sharded, postern.key = id, postern.key = id)', '22023'],
+    ['t (id int) WITH (postern.door = sharded, postern.key = id, postern.buckets = 0)', '22023'],
+    ['t (id int) WITH (postern.door = sharded, postern.key = id, postern.buckets = many)', '22023'],
+    ['t (id int) WITH (postern.door)', '22023'],
+    ['t (id int) WITH (postern.door = single, postern.key = id)', '22023'],
+    ['t (id int) WITH (postern.door = leaderless)', '0A000'],
+    ["t (id int) WITH (postern.door = 'reference')", '0A000'],
+    ['t (id int) WITH (postern.door = sharded, postern.key = x)', '42703'],
+    ['t (id int) WITH (postern.door = sharded, postern.key = id, fillfactor = 70)', '0A000'],
+    ['t (id int REFERENCES x) WITH (postern.door = sharded, postern.key = id)', '0A000'],
+    ['t (id int, FOREIGN KEY (id) REFERENCES t) WITH (postern.door = sharded, postern.key = id)', '0A000'],
+    ['t (id int, LIKE x) WITH (postern.door = sharded, postern.key = id)', '0A000'],
+    ['t (id int) INHERITS (x) WITH (postern.door = sharded, postern.key = id)', '0A000'],
+    ['t (id int) PARTITION BY HASH (id) WITH (postern.door = sharded, postern.key = id)', '0A000'],
+    ['t (id int) USING heap WITH (postern.door = sharded, postern.key = id)', '0A000'],
+    ['t (id int) WITH (postern.door = sharded, postern.key = id) TABLESPACE x', '0A000'],
+  ])('CREATE TABLE %s → %s', (rest, sqlState) => {
+    expect(routeOf(`CREATE TABLE ${rest}`)).toBe(sqlState);
+  });
+
+  test.each(['TEMP', 'UNLOGGED'])('CREATE %s TABLE is refused', (word) => {
+    const text = `CREATE ${word} TABLE t (id int) WITH (postern.door = sharded, postern.key = id)`;
+    expect(routeOf(text)).toBe('0A000');
+  });
+
+  test('door "single" is taken out of the text', () => {
+    expect(rewrittenOf('CREATE TABLE t (id int) WITH (postern.door = single)')).toBe(
+      'CREATE TABLE t (id int) ',
+    );
+    expect(
+      rewrittenOf(
+        "CREATE TABLE t (é int) WITH (fillfactor=70 , postern.door='single', autovacuum_enabled)  TABLESPACE x",
+      ),
+    ).toBe('CREATE TABLE t (é int) WITH (fillfactor=70 , autovacuum_enabled)  TABLESPACE x');
+  });
+});
+
+describe('tables that exist', () => {
+  test.each([
+    [
+      "SELECT create_distributed_table('s.t', 'id')",
+      { relation: 's.t', key: 'id', functionName: 'create_distributed_table', bucketCount: undefined },
+    ],
+    [
+      "SELECT pg_catalog.create_distributed_table('t'::regclass, 'id', 'hash', colocate_with => 'accounts', shard_count := 8) AS x",
+      { relation: 't', colocateWith: 'accounts', bucketCount: 8, functionName: 'x' },
+    ],
+    [
+      "SELECT create_distributed_table('t', 'id', colocate_with => 'none', shard_count => NULL)",
+      { colocateWith: undefined, bucketCount: undefined },
+    ],
+    [
+      "SELECT postern.shard_table('t', 'id', buckets => 16)",
+      { relation: 't', key: 'id', bucketCount: 16, functionName: 'shard_table' },
+    ],
+    [
+      'ALTER TABLE "S".t SET (postern.door = sharded, postern.key = "Id", postern.buckets = 4)',
+      { relation: '"S".t', key: 'Id', bucketCount: 4, functionName: undefined },
+    ],
+  ])('%s', (text, expected) => {
+    expect(statementOf(text).command).toMatchObject({ kind: 'distributeTable', ...expected });
+  });
+
+  test.each([
+    ["SELECT create_distributed_table('t', 'id'), 1", '0A000'],
+    ["SELECT create_distributed_table('t', 'id') FROM x", '0A000'],
+    ["SELECT * FROM create_distributed_table('t', 'id')", '0A000'],
+    ["SELECT upper(create_distributed_table('t', 'id'))", '0A000'],
+    ["INSERT INTO notes VALUES (create_distributed_table('t', 'id'))", '0A000'],
+    ["EXPLAIN SELECT create_distributed_table('t', 'id')", '0A000'],
+    ['SELECT create_distributed_table($1, $2)', '0A000'],
+    ["SELECT create_distributed_table('t')", '22023'],
+    ["SELECT create_distributed_table('t', 'id', 'range')", '0A000'],
+    ["SELECT create_distributed_table('t', 'id', nonsense => 1)", '22023'],
+    ["SELECT create_reference_table('t')", '0A000'],
+    ["SELECT shard_table('t', 'id')", 'home'],
+    ['ALTER TABLE accounts SET (postern.door = sharded, postern.key = name)', '0A000'],
+    ['ALTER TABLE t SET (postern.door = sharded)', '22023'],
+    ['ALTER TABLE t SET (postern.door = single)', '0A000'],
+    ['ALTER TABLE t RESET (postern.door)', '0A000'],
+    ['ALTER TABLE t SET (postern.door = sharded, postern.key = id, fillfactor = 70)', '0A000'],
+    ['ALTER TABLE t SET (postern.door = sharded, postern.key = id), ADD COLUMN x int', '0A000'],
+    ['ALTER TABLE t SET (fillfactor = 70)', 'home'],
+  ])('%s → %s', (text, expected) => {
+    expect(routeOf(text)).toBe(expected);
+  });
+});
