@@ -27,6 +27,10 @@ const SESSION_LOCKS = new Set([
   'pg_try_advisory_lock_shared',
 ]);
 
+/** PostgreSQL's own functions that leave other state behind, or run text as SQL, which may. */
+const STATEFUL_BUILTINS =
+  /^(setseed|ts_stat|ts_rewrite|(query|cursor|table|schema|database)_to_xml\w*|pg_replication_origin_\w+|pg_(create|copy)_\w+_slot|pg_backup_\w+|pg_start_backup|pg_stop_backup)$/;
+
 const NODE_DEPENDENT =
   /^(pg_|has_|to_reg|lo_|lo(read|write)$|txid_|(col|obj|shobj)_description$|nextval$|setval$|currval$|lastval$|current_database$|inet_server_)/;
 const NODE_INDEPENDENT = /^pg_(sleep|typeof$|client_encoding$|backend_pid$)/;
@@ -47,6 +51,12 @@ export function inspectCalls(calls: readonly FuncCall[]): CallFacts {
   let needsHome = false;
   for (const call of calls) {
     const { schema, name } = functionName(call);
+    if (schema === undefined && STATEFUL_BUILTINS.test(name)) {
+      effects.push({ kind: 'pin', reason: name });
+      writes = true;
+      needsHome = true;
+      continue;
+    }
     if (schema !== undefined || !BUILTIN_FUNCTIONS.has(name)) {
       unknownFunctions.add(schema === undefined ? name : `${schema}.${name}`);
       continue;

@@ -17,7 +17,7 @@ const NAMESPACE = 'postern';
 const OPTIONS = ['door', 'key', 'buckets', 'colocate_with'];
 const DOORS_TO_COME = ['reference', 'leaderless', 'multi_primary', 'write_behind'];
 /** A bucket is a table on a node; beyond this a catalog of them is slow to read and to plan over. */
-export const BUCKETS_MAX = 4096;
+const BUCKETS_MAX = 4096;
 
 /** The options of Postern among those of the statement, in the order of the text. */
 export function posternOptions(options: readonly Node[] | undefined): DefElem[] {

@@ -128,6 +128,10 @@ describe.each<[string, [string, string][]]>([
         'SELECT * FROM generate_series(1, 9) v(account_id) LEFT JOIN (events e JOIN generate_series(1, 2) x ON e.account_id = 5) USING (account_id) JOIN accounts a USING (account_id)',
         '0A000',
       ],
+      [
+        'SELECT * FROM generate_series(1, 9) v(account_id) LEFT JOIN (events e JOIN generate_series(1, 2) x ON e.account_id = 5) USING (account_id), users u WHERE u.id = account_id',
+        '0A000',
+      ],
       ['SELECT * FROM (events e JOIN accounts a USING (account_id)) AS j WHERE j.account_id = 5', '0A000'],
       ['SELECT * FROM events e CROSS JOIN generate_series(1, 3) g WHERE account_id = 5', '5'],
       ['SELECT * FROM events e, (VALUES (1)) v(x) WHERE e.account_id = 5', '5'],
@@ -151,6 +155,10 @@ describe.each<[string, [string, string][]]>([
       [
         'SELECT * FROM accounts a WHERE account_id = 5 AND EXISTS (SELECT 1 FROM events e WHERE e.account_id = a.account_id)',
         '5',
+      ],
+      [
+        'SELECT * FROM accounts a WHERE account_id = 5 AND EXISTS (SELECT 1 FROM generate_series(1, 3) g(account_id), users u WHERE u.id = account_id)',
+        '0A000',
       ],
       [
         'SELECT * FROM accounts a WHERE EXISTS (SELECT 1 FROM events e WHERE e.account_id = a.account_id AND e.account_id = 5)',

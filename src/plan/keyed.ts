@@ -257,7 +257,7 @@ class KeyedAnalysis {
     this.#bind(join.quals, joinScope, (slot) => (leftSlots.has(slot) ? bindLeft : bindRight));
     for (const node of join.usingClause ?? []) {
       const column = 'String' in node ? (node.String.sval ?? '') : '';
-      bindByUsing({ column, left: left.items.flatMap((i) => i.slot ?? []), right: right.items.flatMap((i) => i.slot ?? []), bindLeft, bindRight });
+      bindByUsing({ column, left: left.preserved, right: right.preserved, bindLeft, bindRight });
       merged.add(column);
       scope.merged.add(column);
     }

@@ -95,7 +95,7 @@ function unqualifiedKey(column: string, from: Scope): KeyReference | undefined {
 }
 
 /** The item that `[schema.]name.column` refers to: the nearest one that the name can mean. */
-export function findItem(from: Scope, names: readonly string[]): FromItem | undefined {
+function findItem(from: Scope, names: readonly string[]): FromItem | undefined {
   const schema = names.length === 3 ? names[0] : undefined;
   const name = names.at(-2);
   for (let scope: Scope | undefined = from; scope; scope = scope.parent) {

@@ -1,8 +1,9 @@
 /**
  * Names of the functions of PostgreSQL itself (pg_catalog, version 18) that neither leave state behind in the session nor
  * run text as SQL. A call of anything else may do both, so the planner names it to its caller. Left out on purpose: what
- * runs text (query_to_xml, ts_stat, …), setseed, replication origins, slots that may be temporary, base backups. Kept
- * in, although they leave state, because the planner gives them an effect of their own: set_config, pg_advisory_*, currval.
+ * runs text (query_to_xml, ts_stat, …), setseed, replication origins, slots that may be temporary, base backups; plan/calls.ts
+ * pins the session for those. Kept in, although they leave state, because the planner gives them an effect of their own:
+ * set_config, pg_advisory_*, currval.
  *
  * Made by this statement on a fresh server, one name a row:
  *

@@ -40,6 +40,8 @@ function exampleTable(spec: TableSpec, index: number): ShardedTable {
     name: spec.name,
     keyColumn: spec.key ?? 'id',
     keyType: spec.keyType ?? 'int8',
+    keyTypeModifier: -1,
+    keyTypeText: spec.keyType ?? 'bigint',
     hashFunction: 'pg_catalog.hashint8extended',
     colocationId: spec.colocationId ?? 1,
     columns,
