@@ -7,6 +7,7 @@ export default defineConfig({
     hookTimeout: 120_000,
     teardownTimeout: 30_000,
     maxWorkers: 2,
+    setupFiles: ['test/support/replay.ts'],
     projects: [
       {
         extends: true,

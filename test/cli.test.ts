@@ -206,4 +206,18 @@ describe('postern up', () => {
     expect(processesBelow(data)).toEqual([]);
     expect(fs.existsSync(data)).toBe(false);
   });
+
+  it('measures both sides and writes the report', { timeout: 180_000 }, async () => {
+    const data = path.join(scratch, 'measured');
+    const run = postern(['up', '--quick', '--once', '--nodes', '2', '--port', '0', '--data', data]);
+    const result = await run.ended;
+    expect(result).toMatchObject({ status: 0, stderr: '' });
+    const points = result.stdout.match(/^clients= +\d+ {2}tps= +\d+ {2}p50= *[\d.]+ ms {2}p99= *[\d.]+ ms/gm);
+    expect(points).toHaveLength(18);
+    expect(result.stdout).toMatch(/^best +tps= +\d+ {2}tps= +\d+ +\d+\.\d\d$/m);
+    const { curves } = JSON.parse(fs.readFileSync(path.join(data, 'wall.json'), 'utf8'));
+    expect(curves.map((curve: { points: unknown[] }) => curve.points.length)).toEqual([9, 9]);
+    expect(fs.readFileSync(path.join(data, 'wall.html'), 'utf8')).toMatch(/^<!doctype html>/i);
+    expect(processesBelow(data)).toEqual([]);
+  });
 });

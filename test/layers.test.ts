@@ -21,14 +21,15 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   plan: ['base', 'pg', 'sql', 'catalog'],
   backend: ['base', 'pg', 'wire', 'platform'],
   'doors/sharded': ['base', 'pg', 'platform', 'catalog', 'plan'],
-  execute: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'doors'],
-  session: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'execute'],
+  coalesce: ['base', 'pg', 'wire', 'platform', 'backend'],
+  execute: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'doors', 'coalesce'],
+  session: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'execute', 'coalesce'],
   embedded: ['base', 'pg', 'platform'],
   wall: ['base', 'pg', 'wire', 'platform'],
   // Where everything is put together.
   cli: [
-    ...['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'doors', 'execute', 'session'],
-    ...['embedded', 'wall'],
+    ...['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'doors', 'execute'],
+    ...['coalesce', 'session', 'embedded', 'wall'],
   ],
 };
 

@@ -18,6 +18,7 @@ import {
   type BindView,
   encodeBind,
   encodeBindFrom,
+  encodeBindTail,
   encodeBindWithExtraParameters,
   encodeClose,
   encodeDescribe,
@@ -59,6 +60,8 @@ export class BackendConnection implements Flushable {
   idleSinceMs = 0;
   /** Cancel requests on their way. While there are some, nobody else may use this connection. */
   cancelsInFlight = 0;
+  /** A cancel request was sent and the server has not said that it took it: it may strike whoever comes later. */
+  #cancelUncertain = false;
   onClosed: ((connection: BackendConnection) => void) | undefined;
 
   readonly #secretKey: Buffer;
@@ -113,6 +116,7 @@ export class BackendConnection implements Flushable {
       this.#pending.length === 0 &&
       this.transactionStatus === TransactionStatus.idle &&
       this.cancelsInFlight === 0 &&
+      !this.#cancelUncertain &&
       this.#writer.length === 0
     );
   }
@@ -164,8 +168,15 @@ export class BackendConnection implements Flushable {
     parameters: readonly (string | null)[],
     sink: ResponseSink,
     tag: unknown,
+    portal = '',
   ): void {
-    encodeBind(this.#writer, { portal: '', statement, parameters });
+    encodeBind(this.#writer, { portal, statement, parameters });
+    this.#expect(Pending.bind, sink, tag);
+  }
+
+  /** Binds the unnamed portal; `tail` is a Bind message behind its two names. */
+  bindTail(statement: string, tail: Buffer, sink: ResponseSink, tag: unknown): void {
+    encodeBindTail(this.#writer, statement, tail);
     this.#expect(Pending.bind, sink, tag);
   }
 
@@ -244,8 +255,12 @@ export class BackendConnection implements Flushable {
       });
       await new Promise<void>((resolve) => {
         socket.on('close', () => resolve());
+        socket.on('end', () => {
+          this.#cancelUncertain = false;
+        });
         socket.on('error', () => socket.destroy());
         socket.setTimeout(BOUNDS.backendConnectTimeoutMs, () => socket.destroy());
+        this.#cancelUncertain = true;
         const writer = new FrameWriter(64);
         encodeCancelRequest(writer, this.processId, this.#secretKey);
         socket.resume();
@@ -300,8 +315,9 @@ export class BackendConnection implements Flushable {
     const reader = this.#reader;
     let more = reader.next();
     while (more && !this.#closed) {
-      if (reader.type !== Backend.DataRow) {
-        this.#onFrame(reader.type);
+      const { type } = reader;
+      if (type !== Backend.DataRow && type !== Backend.CopyData) {
+        this.#onFrame(type);
         more = reader.next();
         continue;
       }
@@ -318,7 +334,7 @@ export class BackendConnection implements Flushable {
       }
       // Rows are handed on in runs: one call and one copy for all that arrived together.
       for (more = reader.next(); more; more = reader.next()) {
-        if (reader.type !== Backend.DataRow || reader.buffer !== buffer || reader.start !== end) break;
+        if (reader.type !== type || reader.buffer !== buffer || reader.start !== end) break;
         end = reader.end;
       }
       head.sink.onRows(buffer, start, end, head.tag);

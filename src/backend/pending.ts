@@ -28,7 +28,7 @@ export type PendingKind = (typeof Pending)[keyof typeof Pending];
 export interface ResponseSink {
   /** A message that answers the request (kind, tag), ErrorResponse included. */
   onMessage(type: number, reader: FrameReader, kind: PendingKind, tag: unknown): void;
-  /** Consecutive DataRow frames, whole, as they came. */
+  /** Consecutive DataRow or CopyData frames, whole, as they came. */
   onRows(buffer: Buffer, start: number, end: number, tag: unknown): void;
   /** A NoticeResponse while the request was at the head. */
   onNotice(reader: FrameReader, tag: unknown): void;
@@ -81,13 +81,19 @@ export class PendingQueue {
     this.#length--;
   }
 
-  /** The server ignores Sync while it reads COPY data: forget those that were sent too early. Gives how many. */
+  /**
+   * The server ignores Sync while it reads COPY data: forget those that came right behind the COPY. Gives how many. (Any
+   * other message there makes the COPY fail, and a Sync behind that one counts.)
+   */
   dropSyncsAfterHead(): number {
     const before = this.#length;
     const kept: Entry[] = [];
+    let ignored = true;
     for (let i = 0; i < this.#length; i++) {
       const entry = this.#ring[(this.#head + i) & (this.#ring.length - 1)]!;
-      if (i === 0 || entry.kind !== Pending.sync) kept.push({ ...entry });
+      if (i > 0 && ignored && entry.kind === Pending.sync) continue;
+      if (i > 0 && entry.kind !== Pending.local) ignored = false;
+      kept.push({ ...entry });
     }
     this.#length = 0;
     for (const entry of kept) this.push(entry.kind, entry.sink, entry.tag);

@@ -17,6 +17,8 @@ export interface PoolOptions {
   readonly open: (user: string) => Promise<BackendConnection>;
   /** Monotonic milliseconds. */
   readonly now: () => number;
+  /** How long a statement waits for a free connection. */
+  readonly acquireTimeoutMs?: number | undefined;
 }
 
 /** How a waiter leaves the line: a client that cancels or goes away. */
@@ -36,6 +38,7 @@ interface Waiter {
 export class NodePool {
   readonly address: BackendAddress;
   readonly #options: PoolOptions;
+  readonly #acquireTimeoutMs: number;
   /** By role, most recently used last. */
   readonly #idle = new Map<string, BackendConnection[]>();
   readonly #lent = new Set<BackendConnection>();
@@ -51,6 +54,7 @@ export class NodePool {
 
   constructor(options: PoolOptions) {
     this.#options = options;
+    this.#acquireTimeoutMs = options.acquireTimeoutMs ?? BOUNDS.acquireTimeoutMs;
     this.address = options.address;
     this.#timer = setInterval(() => this.#tick(), 1_000);
     this.#timer.unref();
@@ -93,7 +97,7 @@ export class NodePool {
         settings,
         resolve,
         reject,
-        deadlineMs: now + BOUNDS.acquireTimeoutMs,
+        deadlineMs: now + this.#acquireTimeoutMs,
         gone: false,
       };
       if (ticket) ticket.giveUp = () => this.#giveUp(waiter);
@@ -106,6 +110,8 @@ export class NodePool {
   release(connection: BackendConnection): void {
     connection.lessee = undefined;
     connection.onDrain = undefined;
+    // Whoever had it may have stopped it for a client that does not read.
+    connection.resumeReading();
     if (connection.closed || !this.#lent.delete(connection)) return;
     if (this.#closed) {
       connection.destroy();
@@ -120,7 +126,6 @@ export class NodePool {
       return;
     }
     connection.idleSinceMs = this.#options.now();
-    connection.resumeReading();
     this.#pushIdle(connection);
     if (this.#waiters.length > 0) this.#openForWaiters();
   }
@@ -249,7 +254,7 @@ export class NodePool {
         waiter.gone = true;
         waiter.reject(
           tooManyConnections(
-            `no connection to node "${this.address.nodeName}" became free within ${BOUNDS.acquireTimeoutMs / 1000} s`,
+            `no connection to node "${this.address.nodeName}" became free within ${this.#acquireTimeoutMs / 1000} s`,
             'Sessions that stay in a transaction, or need a backend of their own, hold one each.',
           ),
         );

@@ -12,36 +12,56 @@ export interface SharedStatement {
   validated: boolean;
 }
 
-/** Gives the same SharedStatement for the same text and types, bounded by bytes (the oldest go). */
+/**
+ * Gives the same SharedStatement for the same text and types in the same scope, bounded by bytes (the oldest go). A scope
+ * stands for all that decides what a text means when it is prepared: PostgreSQL reads `'2024-01-01'::timestamptz` under the
+ * TimeZone of that moment, and finds names by that search_path, for as long as the statement lives.
+ */
 export class StatementRegistry {
-  readonly #byKey = new Map<string, SharedStatement>();
+  readonly #scopes = new Map<string, Map<string, SharedStatement>>();
   #bytes = 0;
 
-  get(text: string, parameterOids: readonly number[]): SharedStatement {
+  get(text: string, parameterOids: readonly number[], scope: string): SharedStatement {
     const key = parameterOids.length === 0 ? text : `${parameterOids.join(',')}:${text}`;
-    const known = this.#byKey.get(key);
+    let statements = this.#scopes.get(scope);
+    const known = statements?.get(key);
     if (known) return known;
     const statement: SharedStatement = { text, parameterOids, validated: false };
-    this.#byKey.set(key, statement);
     this.#bytes += key.length * 2;
-    if (this.#bytes > BOUNDS.planCacheBytesMax) this.#evict();
+    if (this.#bytes > BOUNDS.planCacheBytesMax) {
+      this.#evict();
+      statements = this.#scopes.get(scope);
+    }
+    if (!statements) {
+      statements = new Map();
+      this.#scopes.set(scope, statements);
+      this.#bytes += SCOPE_BYTES;
+    }
+    statements.set(key, statement);
     return statement;
   }
 
   /** After DDL: a text may mean something else now, so that each is prepared afresh. */
   invalidate(): void {
-    this.#byKey.clear();
+    this.#scopes.clear();
     this.#bytes = 0;
   }
 
   #evict(): void {
-    for (const key of this.#byKey.keys()) {
-      if (this.#bytes <= BOUNDS.planCacheBytesMax / 2) break;
-      this.#byKey.delete(key);
-      this.#bytes -= key.length * 2;
+    for (const [scope, statements] of this.#scopes) {
+      for (const key of statements.keys()) {
+        if (this.#bytes <= BOUNDS.planCacheBytesMax / 2) return;
+        statements.delete(key);
+        this.#bytes -= key.length * 2;
+      }
+      this.#scopes.delete(scope);
+      this.#bytes -= SCOPE_BYTES;
     }
   }
 }
+
+/** What a scope of its own is taken to need. */
+const SCOPE_BYTES = 500;
 
 /**
  * What is prepared on one backend connection, in order of use. A server-side name is never used twice on a connection, so
@@ -53,6 +73,8 @@ export class PreparedOnBackend {
   #newestName = '';
   #textBytes = 0;
   #counter = 0;
+  /** Names that are prepared on the server and will not be used again. */
+  #dropped: string[] = [];
 
   nameOf(statement: SharedStatement): string | undefined {
     if (this.#newest === statement) return this.#newestName;
@@ -81,15 +103,25 @@ export class PreparedOnBackend {
     if (this.#names.delete(statement)) this.#textBytes -= statement.text.length;
   }
 
+  /** It is on the server and of no use any more: it will be closed there when the next one is prepared. */
+  drop(statement: SharedStatement): void {
+    const name = this.#names.get(statement);
+    if (name !== undefined) this.#dropped.push(name);
+    this.remove(statement);
+  }
+
   /** The server has dropped all of them (DEALLOCATE ALL, DISCARD ALL). */
   clear(): void {
+    this.#dropped = [];
     this.#names.clear();
     this.#newest = undefined;
     this.#textBytes = 0;
   }
 
-  /** Takes out the least recently used one, if there is one too many, and gives the name to close. */
+  /** The name of one to close, if there is any: dropped, or the least recently used if there is one too many. */
   takeSurplus(): string | undefined {
+    const dropped = this.#dropped.pop();
+    if (dropped !== undefined) return dropped;
     const tooMany =
       this.#names.size > BOUNDS.preparedStatementsPerBackend ||
       this.#textBytes > BOUNDS.preparedTextBytesPerBackend;

@@ -13,11 +13,21 @@ export class Settings {
   readonly values: ReadonlyMap<string, string>;
   /** Equal keys mean equal settings. */
   readonly key: string;
+  #readingKey: string | undefined;
 
   constructor(values: ReadonlyMap<string, string>) {
     this.values = values;
     this.key =
       values.size === 0 ? '' : JSON.stringify([...values].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
+  }
+
+  /** Equal keys mean that a text, prepared, means the same, search_path aside. */
+  get readingKey(): string {
+    if (this.#readingKey === undefined) {
+      const relevant = [...this.values].filter(([name]) => decidesReading(name));
+      this.#readingKey = new Settings(new Map(relevant)).key;
+    }
+    return this.#readingKey;
   }
 
   with(changes: ReadonlyMap<string, string | undefined>): Settings {
@@ -29,6 +39,25 @@ export class Settings {
     const changed = new Settings(values);
     return changed.key === this.key ? this : changed;
   }
+}
+
+/** Settings that many clients have and that have no part in what a text means. */
+const NO_PART_IN_READING = new Set([
+  'application_name',
+  'client_min_messages',
+  'extra_float_digits',
+  'idle_in_transaction_session_timeout',
+  'lock_timeout',
+  'search_path',
+  'statement_timeout',
+  'synchronous_commit',
+  'transaction_timeout',
+  'work_mem',
+]);
+
+/** May this setting change what a text means when it is prepared? One with a dot is an application's own. */
+export function decidesReading(name: string): boolean {
+  return !name.includes('.') && !NO_PART_IN_READING.has(name);
 }
 
 /**

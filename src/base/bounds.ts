@@ -45,4 +45,18 @@ export const BOUNDS = {
   abandonedStatementMs: 5_000,
   /** A question that the router itself asks a node (describe, hash, settings). */
   internalQueryTimeoutMs: 10_000,
+  /** Backend connections that one group of coalesced writes uses at once. */
+  coalescingLanes: 2,
+  /** Members of one batch. */
+  coalescingBatchMax: 64,
+  /** How long a batch waits for a lock before its member runs alone; below PostgreSQL's deadlock_timeout (1 s). */
+  coalescingLockTimeoutMs: 20,
+  /** What the answers of one batch may hold in memory before their commit. */
+  coalescingCaptureBytesMax: 4 * 1024 * 1024,
+  /** Tables (by name and search_path) of which it is kept whether their writes may be coalesced. */
+  writeFactsTablesMax: 10_000,
+  /** Literals of one simple statement that are lifted into parameters; a statement with more is sent as it came. */
+  liftedValuesMax: 64,
+  /** Elements of an IN list with lifted literals: each length is a shape of its own, and they must not flood the caches. */
+  liftedListElementsMax: 8,
 } as const;

@@ -5,8 +5,15 @@ import { renderComparison, verdict } from './comparison.ts';
 function point(clients: number, tps: number, more: Partial<SweepPoint> = {}): SweepPoint {
   return {
     ...{ clients, tps, p50Ms: 1, p95Ms: 2, p99Ms: 3, maxMs: 4, errors: {}, transactions: tps, seconds: 1 },
-    ...{ generatorCpuShare: 0.1, clientBound: false, ...more },
-  } as SweepPoint;
+    ...{
+      generatorCpuShare: 0.1,
+      clientBound: false,
+      cpuMsPerTransaction: {},
+      errorMessages: {},
+      acknowledged: tps,
+    },
+    ...more,
+  };
 }
 
 const machine = { cores: 2, primaries: 4 };
@@ -58,6 +65,19 @@ describe('what bound them', () => {
     );
     expect(text).toContain('the load generator was the limit');
     expect(text).toContain('not known on this system');
+  });
+
+  it('is doubtful when other programs were busy too', () => {
+    // 10,000 a second at 0.1 ms are one core of two.
+    const own = { cpuMsPerTransaction: { all: 0.1 } };
+    const busy = verdict(
+      [point(1, 10_000, { ...own, machineBusyShare: 0.6 })],
+      [point(1, 10_000, { ...own, machineBusyShare: 0.9 })],
+      machine,
+    );
+    expect(busy).toContain('Other programs took 40% of this machine');
+    const quiet = verdict([point(1, 10_000, { ...own, machineBusyShare: 0.6 })], [point(1, 10_000)], machine);
+    expect(quiet).not.toContain('Other programs');
   });
 
   it('is not told of nothing', () => {

@@ -9,6 +9,11 @@ const CORES_FULL_SHARE = 0.85;
 /** Time that the host gave to other machines; below this it changes nothing that matters. */
 const STEAL_NOTABLE_SHARE = 0.05;
 
+/** When other programs take this much of a machine, the figures are as much theirs as ours. */
+const OTHERS_NOTABLE_SHARE = 0.15;
+/** Under this name a point's CPU times hold those of all processes that belong to `postern up`. */
+export const ALL_PROCESSES = 'all';
+
 export interface Machine {
   readonly cores: number;
   /** How many primaries the second sweep was spread over. */
@@ -73,7 +78,20 @@ export function verdict(
       `All parts share this machine: the load generator, the router and all primaries. The nodes of a real cluster have cores of their own.`,
     );
   }
+  const others = Math.max(othersShare(one, machine), othersShare(many, machine));
+  if (others >= OTHERS_NOTABLE_SHARE) {
+    sentences.push(
+      `Other programs took ${percent(others)} of this machine meanwhile: the figures and their ratio are good only after a run with the machine at rest.`,
+    );
+  }
   return sentences.join(' ');
+}
+
+/** The part of the machine that was busy with none of our processes; 0 if unknown. */
+function othersShare(point: SweepPoint, machine: Machine): number {
+  const ownMs = point.cpuMsPerTransaction[ALL_PROCESSES];
+  if (ownMs === undefined || point.machineBusyShare === undefined) return 0;
+  return Math.max(0, point.machineBusyShare - (ownMs * point.tps) / 1000 / machine.cores);
 }
 
 /** Stolen time counts: it is only taken from a machine that wants to run. */

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { invalidParameter } from '../base/errors.ts';
 import { parseDsn } from '../pg/dsn.ts';
 import type { RouterOptions } from './router.ts';
+import { WORKERS_MAX } from './workers.ts';
 
 const name = z.string().min(1).max(63);
 
@@ -47,6 +48,10 @@ const schema = z
     nodes: z.array(nodeSchema).min(1).max(512),
     users: z.array(userSchema).min(1),
     connections_per_node: z.number().int().min(2).max(1000).optional(),
+    /** Merge the commits of writes that arrive together. */
+    coalesce: z.boolean().optional(),
+    /** Processes that share the port. Default: one for four cores. */
+    workers: z.number().int().min(1).max(WORKERS_MAX).optional(),
   })
   .refine((config) => new Set(config.nodes.map((node) => node.name)).size === config.nodes.length, {
     message: 'two nodes have the same name',
@@ -98,6 +103,8 @@ export function readConfig(path: string, environment: NodeJS.ProcessEnv): Readon
       password: user.trust ? undefined : secret(`user "${user.name}"`, user),
     })),
     connectionsPerNode: config.connections_per_node,
+    coalesce: config.coalesce,
+    workers: config.workers,
   });
 }
 

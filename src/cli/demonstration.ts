@@ -13,7 +13,7 @@ import { type MeasureOptions, measureWall, type SweepResult } from '../wall/meas
 import { renderReport, reportJson } from '../wall/report.ts';
 import { WallTable } from '../wall/table.ts';
 import { eventsWorkload } from '../wall/workload.ts';
-import { countOf, renderComparison, verdict } from './comparison.ts';
+import { ALL_PROCESSES, countOf, renderComparison, verdict } from './comparison.ts';
 
 const HTML_FILE = 'wall.html';
 const JSON_FILE = 'wall.json';
@@ -104,7 +104,7 @@ function directDsn(cluster: EmbeddedCluster, node: ClusterNode): string {
 
 /** Their CPU time stands in the JSON beside each point. */
 function processesOf(nodes: readonly ClusterNode[]): Record<string, number> {
-  return Object.fromEntries(nodes.map((node) => [node.name, node.pid]));
+  return { ...Object.fromEntries(nodes.map((node) => [node.name, node.pid])), [ALL_PROCESSES]: process.pid };
 }
 
 /** A second run finds the table of the first. */

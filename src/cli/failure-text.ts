@@ -1,6 +1,7 @@
 /** How a command that failed says so on stderr. */
 import { PosternError } from '../base/errors.ts';
 import { EmbeddedFailure } from '../embedded/failure.ts';
+import { ServerError } from '../platform/control-connection.ts';
 import { SweepError } from '../wall/measure.ts';
 import { MeasureError } from '../wall/measured-server.ts';
 
@@ -8,8 +9,14 @@ import { MeasureError } from '../wall/measured-server.ts';
 export function failureText(error: unknown): string {
   if (!(error instanceof Error)) return `postern: ${String(error)}`;
   if (!isExpected(error)) return `postern: ${error.stack ?? error.message}`;
-  const hint = error instanceof PosternError && error.hint !== undefined ? ` (${error.hint})` : '';
-  return `postern: ${error.message.replace(/\s*\n\s*/g, ' ')}${hint}`;
+  const hint = hintOf(error);
+  const suffix = hint === undefined ? '' : ` (${hint})`;
+  return `postern: ${error.message.replace(/\s*\n\s*/g, ' ')}${suffix}`;
+}
+
+function hintOf(error: Error): string | undefined {
+  if (error instanceof PosternError) return error.hint;
+  return error instanceof ServerError ? error.fields.get('H') : undefined;
 }
 
 /** Errors of the system and of PostgreSQL have a code. */
@@ -17,6 +24,7 @@ function isExpected(error: Error): boolean {
   return (
     error instanceof EmbeddedFailure ||
     error instanceof PosternError ||
+    error instanceof ServerError ||
     error instanceof SweepError ||
     error instanceof MeasureError ||
     'code' in error

@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { registerFrontCommand } from './front.ts';
 import { registerServeCommand } from './serve.ts';
 import { registerUpCommand } from './up.ts';
 import { registerWallCommands } from './wall.ts';
@@ -29,10 +30,12 @@ function program(): Command {
         'Start here:',
         '  postern up --quick                       a cluster on this machine, and its wall measured',
         '  postern wall measure postgres://…        the wall of a server of yours',
+        '  postern front postgres://…               before one server of yours, to merge commits',
         '  postern serve -c postern.yaml            the router over servers of yours',
       ].join('\n'),
     );
   registerUpCommand(command);
+  registerFrontCommand(command);
   registerServeCommand(command);
   registerWallCommands(command);
   return command;

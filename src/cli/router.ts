@@ -18,6 +18,7 @@ import {
 import { ensureCatalog, ensureNode } from '../catalog/schema.ts';
 import { leaseIdBlock } from '../catalog/store.ts';
 import { CatalogWatcher } from '../catalog/watcher.ts';
+import { Coalescer } from '../coalesce/coalescer.ts';
 import type { ShardingContext } from '../doors/sharded/context.ts';
 import { createShardedTable } from '../doors/sharded/create.ts';
 import { distributeTable } from '../doors/sharded/distribute.ts';
@@ -26,8 +27,9 @@ import { sweep } from '../doors/sharded/sweep.ts';
 import { truncateShardedTables } from '../doors/sharded/truncate.ts';
 import type { CommandResult, CommandSession, RouterContext, RouterLog } from '../execute/context.ts';
 import { FunctionFacts } from '../execute/function-facts.ts';
-import { IdChooser } from '../execute/id-chooser.ts';
+import { IdChooser, type IdSource } from '../execute/id-chooser.ts';
 import { PlanCache } from '../execute/plan-cache.ts';
+import { WriteFactsCache } from '../execute/write-facts.ts';
 import { parseDsn } from '../pg/dsn.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import { planQuery } from '../plan/planner.ts';
@@ -36,6 +38,7 @@ import { FlushQueue } from '../platform/flush-queue.ts';
 import { Listener } from '../session/listener.ts';
 import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
+import { forwardCancel, onForwardedCancel, workerPlace } from './workers.ts';
 
 export interface NodeOptions {
   readonly name: string;
@@ -53,6 +56,13 @@ export interface RouterOptions {
   readonly users: readonly UserEntry[];
   /** Backend connections to one node at most, over all roles. */
   readonly connectionsPerNode?: number | undefined;
+  /** Merge the commits of writes that arrive together. Default: yes. */
+  readonly coalesce?: boolean | undefined;
+  /** Processes that share the port; read by the command line, not here. */
+  readonly workers?: number | undefined;
+  /** How long a statement waits for a free backend connection, and a client's login may take. */
+  readonly acquireTimeoutMs?: number | undefined;
+  readonly loginTimeoutMs?: number | undefined;
   readonly log?: RouterLog | undefined;
   /** Hears what each node has and lacks, before anything is served. */
   readonly onFindings?: ((findings: readonly Finding[]) => void) | undefined;
@@ -90,15 +100,6 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     log,
   });
   await watcher.start();
-
-  const flushQueue = new FlushQueue();
-  const users = new Users(options.users);
-  const pools = new Map<number, NodePool>();
-  for (const node of nodes)
-    pools.set(
-      node.id,
-      openPool({ node, dsn: dsnByNode.get(node.id)!, connectionsPerNode, users, flushQueue }),
-    );
   const control = new HomeControl(() => connectControl(homeNodeId));
   const leases = new IdLeases({ lease: (request) => control.use((home) => leaseIdBlock(home, request)) });
   const sharding: ShardingContext = {
@@ -107,43 +108,100 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     connect: connectControl,
     refresh: () => watcher.refresh(),
   };
-  const context: RouterContext = {
-    database: options.database,
+  const sweepNow = (): void => {
+    sweep(sharding).catch((error: Error) => log.warn(`sweep of half-made tables: ${error.message}`));
+  };
+  const sweeper = setInterval(sweepNow, SWEEP_INTERVAL_MS);
+  sweeper.unref();
+  sweepNow();
+  return serveClients({
+    ...options,
+    log,
+    nodes: nodes.map((node) => ({ node, dsn: dsnByNode.get(node.id)! })),
     catalog: watcher,
+    ids: leases,
+    control,
+    runCommand: (command, session) => runCommand(sharding, command, session),
+    onClose: async () => {
+      clearInterval(sweeper);
+      await watcher.stop();
+    },
+  });
+}
+
+/** What a router serves with, whether it has a catalog or stands before one server. */
+export interface Serving {
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly database: string;
+  readonly users: readonly UserEntry[];
+  readonly connectionsPerNode?: number | undefined;
+  readonly acquireTimeoutMs?: number | undefined;
+  readonly loginTimeoutMs?: number | undefined;
+  readonly coalesce?: boolean | undefined;
+  readonly log: RouterLog;
+  readonly nodes: readonly { readonly node: NodeInfo; readonly dsn: string }[];
+  readonly catalog: RouterContext['catalog'];
+  readonly ids: IdSource;
+  readonly control: HomeControl;
+  readonly runCommand: RouterContext['runCommand'];
+  readonly onClose: () => Promise<void>;
+}
+
+export async function serveClients(serving: Serving): Promise<Router> {
+  const { control, log } = serving;
+  const flushQueue = new FlushQueue();
+  const users = new Users(serving.users);
+  const place = workerPlace();
+  // The bound is for the router as a whole, whatever the number of its processes.
+  const connectionsPerNode = Math.ceil(
+    (serving.connectionsPerNode ?? BOUNDS.connectionsPerNode) / (place?.count ?? 1),
+  );
+  const pools = new Map<number, NodePool>();
+  for (const { node, dsn } of serving.nodes)
+    pools.set(
+      node.id,
+      openPool({
+        node,
+        dsn,
+        connectionsPerNode,
+        acquireTimeoutMs: serving.acquireTimeoutMs,
+        users,
+        flushQueue,
+      }),
+    );
+  const coalescer = serving.coalesce === false ? undefined : new Coalescer(pools);
+  const context: RouterContext = {
+    database: serving.database,
+    catalog: serving.catalog,
     pools,
     plans: new PlanCache((text, map, searchPath) => planQuery(text, { map, searchPath })),
     statements: new StatementRegistry(),
-    functions: new FunctionFacts((text) =>
-      control.use(async (home) => {
-        const rows = await home.query<Record<string, unknown>>(text);
-        return rows.map((row) => Object.values(row).map((value) => (value === null ? null : String(value))));
-      }),
-    ),
-    ids: new IdChooser(leases),
+    functions: new FunctionFacts((text) => control.rows(text)),
+    writeFacts: new WriteFactsCache((text) => control.rows(text)),
+    ids: new IdChooser(serving.ids),
+    coalescer,
     flushQueue,
     log,
-    runCommand: (command, session) => runCommand(sharding, command, session),
+    runCommand: serving.runCommand,
   };
-  const sweeper = setInterval(() => {
-    sweep(sharding).catch((error: Error) => log.warn(`sweep of half-made tables: ${error.message}`));
-  }, SWEEP_INTERVAL_MS);
-  sweeper.unref();
-  void sweep(sharding).catch((error: Error) => log.warn(`sweep of half-made tables: ${error.message}`));
-
-  const listener = new Listener(context, users);
+  const listener = new Listener(context, users, {
+    loginTimeoutMs: serving.loginTimeoutMs,
+    shared: place && { index: place.index, forwardCancel },
+  });
+  if (place) onForwardedCancel((processId, secretKey) => void listener.cancel(processId, secretKey));
   const close = async (): Promise<void> => {
-    clearInterval(sweeper);
     await listener.close();
+    coalescer?.close();
     for (const pool of pools.values()) pool.close();
     await control.close();
-    await watcher.stop();
+    await serving.onClose();
   };
   let port: number;
   try {
-    port = await listener.listen(options.listen);
+    port = await listener.listen(serving.listen);
   } catch (error) {
     await close().catch(() => {});
-    throw cannotListen(options.listen, error as NodeJS.ErrnoException);
+    throw cannotListen(serving.listen, error as NodeJS.ErrnoException);
   }
   return {
     port,
@@ -224,6 +282,7 @@ function openPool(options: {
   node: NodeInfo;
   dsn: string;
   connectionsPerNode: number;
+  acquireTimeoutMs: number | undefined;
   users: Users;
   flushQueue: FlushQueue;
 }): NodePool {
@@ -233,6 +292,7 @@ function openPool(options: {
   return new NodePool({
     address,
     connectionsMax: options.connectionsPerNode,
+    acquireTimeoutMs: options.acquireTimeoutMs,
     now: () => performance.now(),
     open: (user) =>
       openBackend({
@@ -246,7 +306,7 @@ function openPool(options: {
 }
 
 /** One control connection to the home node for short questions, opened when needed and again after a loss. */
-class HomeControl {
+export class HomeControl {
   readonly #open: () => Promise<ControlConnection>;
   #connection: ControlConnection | undefined;
   #line: Promise<unknown> = Promise.resolve();
@@ -263,6 +323,14 @@ class HomeControl {
     });
     this.#line = result.catch(() => {});
     return result;
+  }
+
+  /** The rows of a query, as texts. */
+  rows(text: string): Promise<(string | null)[][]> {
+    return this.use(async (home) => {
+      const rows = await home.query<Record<string, unknown>>(text);
+      return rows.map((row) => Object.values(row).map((value) => (value === null ? null : String(value))));
+    });
   }
 
   async close(): Promise<void> {

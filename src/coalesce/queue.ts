@@ -79,6 +79,10 @@ export class CoalescingQueue<M extends object> {
     return this.#lanes[lane]!.state === 'idle';
   }
 
+  isFailing(lane: number): boolean {
+    return this.#lanes[lane]!.state === 'failing';
+  }
+
   /** How many members a batch may have now. */
   get batchSize(): number {
     if (this.#failureShare < 1 / (this.#batchMax * this.#batchMax)) return this.#batchMax;
@@ -217,7 +221,10 @@ export class CoalescingQueue<M extends object> {
       if (entry.canceled) {
         this.#entries.delete(member);
         this.#effects.canceled(member);
-      } else if ((i === failedAt && !batch.some((other) => this.#entries.get(other)?.canceled)) || failedAt < 0)
+      } else if (
+        (i === failedAt && !batch.some((other) => this.#entries.get(other)?.canceled)) ||
+        failedAt < 0
+      )
         this.#leave(member);
       else this.#again(lane, member);
     }

@@ -2,13 +2,14 @@
  * Where one execution of a query goes: the node, and for each statement the bucket and the ids that the router supplies.
  * First without waiting (chooseNow), and where that can't be told at once, with (choose).
  */
+
+import type { Rows } from '../backend/internal-query.ts';
 import { assert } from '../base/assert.ts';
 import { notSupported } from '../base/errors.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import { ASK_SERVER } from '../pg/hash/bucket.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import type { IdChooser } from './id-chooser.ts';
-import type { Rows } from './internal-query.ts';
 import { askBucket, bucketOf, type Keyed, type KeyValues } from './route.ts';
 
 export interface StatementChoice {

@@ -2,11 +2,13 @@
 import type { NodePool } from '../backend/pool.ts';
 import type { StatementRegistry } from '../backend/prepared.ts';
 import type { ClusterMap } from '../catalog/map.ts';
+import type { Coalescer } from '../coalesce/coalescer.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import type { FlushQueue } from '../platform/flush-queue.ts';
 import type { FunctionFacts } from './function-facts.ts';
 import type { IdChooser } from './id-chooser.ts';
 import type { PlanCache } from './plan-cache.ts';
+import type { WriteFactsCache } from './write-facts.ts';
 
 export interface RouterLog {
   info(message: string): void;
@@ -41,6 +43,9 @@ export interface RouterContext {
   readonly statements: StatementRegistry;
   readonly functions: FunctionFacts;
   readonly ids: IdChooser;
+  readonly writeFacts: WriteFactsCache;
+  /** undefined: writes are not coalesced. */
+  readonly coalescer: Coalescer | undefined;
   readonly flushQueue: FlushQueue;
   readonly log: RouterLog;
   runCommand(command: RouterCommand, session: CommandSession): Promise<CommandResult>;

@@ -58,7 +58,7 @@ class DescribeSink implements ResponseSink {
         break;
       case Backend.ReadyForQuery:
         if (this.#error) this.#reject(this.#error);
-        else this.#resolve({ parameterOids: this.#parameterOids, rows: this.#rows, leaves: [] });
+        else this.#resolve({ parameterOids: this.#parameterOids, rows: this.#rows, leaves: new Map() });
         break;
     }
   }

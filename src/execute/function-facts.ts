@@ -6,25 +6,40 @@
  * The judgement reads the function's source on the home node. It errs on the side of "may": the cost of that is a
  * backend, never a wrong answer. A function in C of an extension is trusted, as PostgreSQL trusts it.
  */
+
+import type { Rows } from '../backend/internal-query.ts';
+import { PosternError } from '../base/errors.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
-import type { Rows } from './internal-query.ts';
 
 /** Words of a body after which the session may differ. `set` alone is not one of them: every UPDATE has it. */
 const LEAVES_STATE =
-  /\bset_config\b|\bset\s+(session|time\s+zone|role|names|local)\b|(^|;|\bbegin\b|\bthen\b|\bloop\b)\s*(set|reset|discard|listen|unlisten|load|prepare|deallocate)\s|\bexecute\b|\btemp(orary)?\b|\bpg_temp\b|\badvisory_lock|\bdblink|\bsetseed\b|\bcurrval\b|\blastval\b/i;
+  /\bset_config\b|\bset\s+(session|time\s+zone|role|names|local)\b|(^|;|>>|\bbegin\b|\bthen\b|\belse\b|\bloop\b)\s*(set|reset|discard|listen|unlisten|load|prepare|deallocate)\s|\bexecute\b|\btemp(orary)?\b|\bpg_temp|advisory_lock|\bdblink|\bsetseed\b|\bcurrval\b|\blastval\b|_to_xml|\bts_(stat|rewrite)\b|\breplication_origin_|\bwith\s+hold\b/i;
+
+const COMMENTS = /--[^\n]*|\/\*[\s\S]*?\*\//g;
+
+/** How long a judgement holds: a function may be replaced behind the router's back. */
+const FRESH_MS = 5_000;
+/** Names come from clients: more than this are forgotten. */
+const FACTS_MAX = 10_000;
 
 interface Fact {
   readonly mayLeaveState: boolean;
   readonly calls: readonly string[];
+  readonly freshUntilMs: number;
 }
 
 export class FunctionFacts {
   readonly #ask: (text: string) => Promise<Rows>;
+  readonly #now: () => number;
   #known = new Map<string, Fact>();
 
-  /** @param ask runs a query on the home node and gives its rows */
-  constructor(ask: (text: string) => Promise<Rows>) {
+  /**
+   * @param ask runs a query on the home node and gives its rows
+   * @param now monotonic milliseconds
+   */
+  constructor(ask: (text: string) => Promise<Rows>, now: () => number = () => performance.now()) {
     this.#ask = ask;
+    this.#now = now;
   }
 
   /** After DDL. */
@@ -32,57 +47,116 @@ export class FunctionFacts {
     this.#known = new Map();
   }
 
-  /** true, false, or undefined: unknown yet, load() first. A DO block ("do") may do anything. */
-  mayLeaveState(names: readonly string[]): boolean | undefined {
-    if (names.includes('do')) return true;
-    const seen = new Set<string>();
-    const stack = names.map(bareName);
-    while (stack.length > 0) {
-      const name = stack.pop()!;
-      if (seen.has(name)) continue;
-      seen.add(name);
-      const fact = this.#known.get(name);
-      if (!fact) return undefined;
-      if (fact.mayLeaveState) return true;
-      stack.push(...fact.calls);
-    }
-    return false;
+  /** Is all known, and of late, that mayLeaveState() needs? If not: load(). */
+  areKnown(names: readonly string[]): boolean {
+    const now = this.#now();
+    return this.#walk(names, (fact) => fact !== undefined && fact.freshUntilMs > now);
   }
 
-  /** Loads what is missing, down through the functions that the functions call. */
+  /** Also true for what is not known. A DO block ("do") may do anything. */
+  mayLeaveState(names: readonly string[]): boolean {
+    return !this.#walk(names, (fact) => fact !== undefined && !fact.mayLeaveState);
+  }
+
+  /** Loads the names, down through the functions that they call. While the home node is away, what was known goes on holding. */
   async load(names: readonly string[]): Promise<void> {
-    let missing = names.map(bareName).filter((name) => !this.#known.has(name));
-    while (missing.length > 0) {
-      const wanted = [...new Set(missing)];
-      const rows = await this.#ask(
-        `SELECT p.proname, l.lanname, coalesce(p.prosrc,''), coalesce(pg_catalog.pg_get_function_sqlbody(p.oid),''), p.proconfig IS NOT NULL
-           FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-          WHERE p.proname IN (${wanted.map(quoteLiteral).join(',')})
-            AND p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace`,
-      );
-      const userNames = new Set(
-        (
-          await this.#ask(
-            `SELECT DISTINCT proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-            WHERE l.lanname NOT IN ('internal','c')`,
-          )
-        ).map((row) => row[0]!),
-      );
-      const next: string[] = [];
-      for (const name of wanted) {
-        const bodies = rows.filter((row) => row[0] === name && row[1] !== 'c' && row[1] !== 'internal');
-        const text = bodies.map((row) => `${row[2]} ${row[3]}`).join('\n');
-        const opaque = bodies.some((row) => row[1] !== 'sql' && row[1] !== 'plpgsql');
-        const calls = [...new Set(text.toLowerCase().match(/[a-z_][a-z0-9_$]*/g) ?? [])].filter(
-          (word) => userNames.has(word) && word !== name,
-        );
-        this.#known.set(name, { mayLeaveState: opaque || LEAVES_STATE.test(text), calls });
-        for (const call of calls) if (!this.#known.has(call)) next.push(call);
-      }
-      missing = next.filter((name) => !this.#known.has(name));
+    try {
+      await this.#load([...new Set(names)]);
+    } catch (error) {
+      const away = error instanceof PosternError && error.sqlState.startsWith('08');
+      if (!away || !this.#walk(names, (fact) => fact !== undefined)) throw error;
     }
   }
+
+  /** Does `holds` hold for all of them, and for all that they call? */
+  #walk(names: readonly string[], holds: (fact: Fact | undefined) => boolean): boolean {
+    const seen = new Set<string>(names);
+    for (const name of seen) {
+      const fact = name === 'do' ? DO_BLOCK : this.#known.get(name);
+      if (!holds(fact)) return false;
+      for (const call of fact?.calls ?? []) seen.add(call);
+    }
+    return true;
+  }
+
+  async #load(names: readonly string[]): Promise<void> {
+    let missing = names.filter((name) => name !== 'do');
+    if (missing.length === 0) return;
+    if (this.#known.size > FACTS_MAX) this.invalidate();
+    const known = this.#known;
+    const rows = await this.#ask(
+      `SELECT DISTINCT p.proname, CASE WHEN l.lanname NOT IN ('internal', 'c') THEN 'source' ELSE 'compiled' END
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        WHERE p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace`,
+    );
+    const users = new Set(rows.filter((row) => row[1] === 'source').map((row) => row[0]!));
+    const compiled = new Set(rows.filter((row) => row[1] === 'compiled').map((row) => row[0]!));
+    // A name of PostgreSQL's own, not qualified, is here only because it is not among the harmless ones.
+    const builtIn = new Set(await this.#builtIn(missing.filter((name) => !name.includes('.'))));
+    const freshUntilMs = this.#now() + FRESH_MS;
+    const loaded = new Set<string>();
+    while (missing.length > 0) {
+      const next = new Set<string>();
+      const bodies = await this.#bodies(missing);
+      for (const name of missing) {
+        loaded.add(name);
+        // An unqualified name of PostgreSQL's own is here only because it is not among the harmless ones.
+        const ofName = bodies.filter((body) => body.name === bareName(name));
+        const fact = judge(ofName, users, builtIn.has(name));
+        // One that is not there is looked for again at its next call: it may have been made by then.
+        const isThere = ofName.length > 0 || compiled.has(bareName(name)) || builtIn.has(name);
+        known.set(name, { ...fact, freshUntilMs: isThere ? freshUntilMs : 0 });
+        for (const call of fact.calls) if (!loaded.has(call)) next.add(call);
+      }
+      missing = [...next];
+    }
+    // DDL came between: what was read may be of before it.
+    if (this.#known !== known) await this.#load(names);
+  }
+
+  /** Which of the names are functions of PostgreSQL's own. */
+  async #builtIn(names: readonly string[]): Promise<string[]> {
+    if (names.length === 0) return [];
+    const rows = await this.#ask(
+      `SELECT DISTINCT p.proname FROM pg_catalog.pg_proc p
+        WHERE p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+          AND p.proname IN (${names.map(quoteLiteral).join(',')})`,
+    );
+    return rows.map(([name]) => name!);
+  }
+
+  async #bodies(names: readonly string[]): Promise<Body[]> {
+    const bare = [...new Set(names.map(bareName))];
+    const rows = await this.#ask(
+      `SELECT p.proname, l.lanname, pg_catalog.concat_ws(' ', p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid))
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        WHERE p.proname IN (${bare.map(quoteLiteral).join(',')}) AND l.lanname NOT IN ('internal', 'c')
+          AND p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace`,
+    );
+    return rows.map(([name, language, text]) => ({ name: name!, language: language!, text: text ?? '' }));
+  }
+
 }
+
+function judge(bodies: readonly Body[], users: ReadonlySet<string>, suspect: boolean) {
+  const text = bodies.map((body) => body.text).join('\n;\n');
+  const opaque = bodies.some(({ language }) => language !== 'sql' && language !== 'plpgsql');
+  const words = new Set(text.toLowerCase().match(/[a-z_\u0080-\uffff][a-z0-9_$\u0080-\uffff]*/g) ?? []);
+  return {
+    mayLeaveState:
+      suspect || opaque || LEAVES_STATE.test(text) || LEAVES_STATE.test(text.replaceAll(COMMENTS, ' ')),
+    calls: [...words].filter((word) => users.has(word)),
+  };
+}
+
+interface Body {
+  readonly name: string;
+  readonly language: string;
+  readonly text: string;
+}
+
+
+const DO_BLOCK: Fact = { mayLeaveState: true, calls: [], freshUntilMs: Number.POSITIVE_INFINITY };
 
 /** `schema.f` → f: functions of one name are judged together, in whichever schema they are. */
 function bareName(name: string): string {

@@ -7,20 +7,23 @@ import type { SharedStatement } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import type { QueryPlan } from '../plan/plan.ts';
+import { rewriteQuery } from '../plan/rewrite.ts';
 
 /** What the home node says of a keyed statement: its answer to Describe. */
 export interface Described {
   readonly parameterOids: readonly number[];
   /** The RowDescription or NoData frame, whole. */
   readonly rows: Buffer;
-  /** The leaf statements by bucket, once one was needed. */
-  readonly leaves: (SharedStatement | undefined)[];
+  /** The leaf statements by scope (backend/prepared.ts) and bucket, once one was needed. */
+  readonly leaves: Map<string, (SharedStatement | undefined)[]>;
 }
 
 export interface CachedQuery {
   readonly plan: QueryPlan;
   /** What it was planned by. */
   readonly map: ClusterMap;
+  /** What is sent unless a bucket is chosen: the client's text, without what only the router understands. */
+  readonly text: string;
   /** By declared parameter types; filled when a keyed statement is first prepared. */
   readonly described: Map<string, Described>;
 }
@@ -47,9 +50,12 @@ export class PlanCache {
     const key = searchPath.key === '' ? text : `${searchPath.key}\0${text}`;
     const hit = this.#byKey.get(key);
     if (hit) return hit;
+    const plan = this.#plan(text, map, searchPath.schemas);
+    const keyed = plan.statements.some(({ placement }) => placement.kind === 'keyed');
     const cached: CachedQuery = {
-      plan: this.#plan(text, map, searchPath.schemas),
+      plan,
       map,
+      text: keyed ? text : rewriteQuery(plan, [], 'literal').text,
       described: new Map(),
     };
     this.#bytes += key.length * 2 + PLAN_OVERHEAD_BYTES;

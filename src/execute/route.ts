@@ -4,6 +4,8 @@
  *
  * Next hop: session/lease.ts gets a backend of the bucket's node.
  */
+
+import type { Rows } from '../backend/internal-query.ts';
 import { unreachable } from '../base/assert.ts';
 import { invalidParameter, notSupported } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
@@ -21,7 +23,6 @@ import { quoteLiteral } from '../pg/identifier.ts';
 import { OID } from '../pg/oid.ts';
 import type { KeySource, Placement } from '../plan/plan.ts';
 import type { BindView } from '../wire/frontend.ts';
-import type { Rows } from './internal-query.ts';
 
 export type Keyed = Extract<Placement, { kind: 'keyed' }>;
 

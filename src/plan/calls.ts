@@ -79,6 +79,7 @@ function setConfigEffect(call: FuncCall): SessionEffect {
   const name = stringLiteral(nameNode)?.toLowerCase();
   const local = booleanLiteral(localNode);
   if (name === undefined || local === undefined) return { kind: 'setMany' };
+  if (name === 'seed') return { kind: 'pin', reason: 'setseed' };
   const value = stringLiteral(valueNode);
   refuseSetting(name, value === undefined ? undefined : [value]);
   return { kind: 'set', names: [name], local, reset: false };

@@ -109,6 +109,32 @@ export type RouterCommand =
     }
   | { readonly kind: 'truncateTables'; readonly tables: readonly ShardedTable[] };
 
+/** A write of one relation that may share a transaction with others, if its table allows it (execute/write-facts.ts). */
+export interface WriteFacts {
+  readonly kind: 'insert' | 'update' | 'delete';
+  /** As written. */
+  readonly schema: string | undefined;
+  readonly name: string;
+  /** Set when the statement is keyed. */
+  readonly table: ShardedTable | undefined;
+  readonly returning: boolean;
+  readonly onConflict: boolean;
+  /** VALUES has more than one row. */
+  readonly multiRow: boolean;
+  /** UPDATE and DELETE: 0-based indexes of the parameters that every touched row's columns equal: they tell which row it is. */
+  readonly rowParameters: readonly number[];
+  /**
+   * What it uses by name, to be held against what users have defined: functions (`lower`), operators (`=`), attributes, which
+   * may be functions too (`.total`), and types (`type mood`).
+   */
+  readonly names: readonly string[];
+  /** INSERT … VALUES without ON CONFLICT, of one row that may stand in one VALUES with rows of other clients. */
+  readonly valuesOnly: boolean;
+  /** Byte range of that row with its parentheses in the query string; −1 if not `valuesOnly`. */
+  readonly valuesStart: number;
+  readonly valuesEnd: number;
+}
+
 export interface StatementPlan {
   /** Byte range of this statement in the query string (without the semicolon). */
   readonly start: number;
@@ -132,6 +158,8 @@ export interface StatementPlan {
   /** Highest $n in the text (0: none). */
   readonly parameterCount: number;
   readonly command: RouterCommand | undefined;
+  /** Undefined: needs a transaction to itself, whatever its table says. */
+  readonly write: WriteFacts | undefined;
   /** PostgreSQL would take it and Postern does not: what to answer. */
   readonly refusal: PosternError | undefined;
 }

@@ -14,6 +14,7 @@ import { ANYWHERE, type PlanParts, planQueryNode, planSelect, type Request } fro
 import { leafSchemaIsPrivate } from './refusal.ts';
 import type { PlanContext } from './resolve.ts';
 import { planNonQuery } from './statement-kinds.ts';
+import { writeFactsOf } from './write-facts.ts';
 
 const NOTHING_SPECIAL: Omit<StatementPlan, 'start' | 'end'> = {
   placement: { kind: 'home' },
@@ -26,6 +27,7 @@ const NOTHING_SPECIAL: Omit<StatementPlan, 'start' | 'end'> = {
   unknownFunctions: [],
   parameterCount: 0,
   command: undefined,
+  write: undefined,
   refusal: undefined,
 };
 
@@ -62,7 +64,8 @@ function planStatement(
     if (pathHasChanged) refuseUnsurePath(facts, context);
     const parts = planNode({ node, facts, context, sql, start, end });
     const effects = temporarySchemaEffects(facts, parts.effects ?? []);
-    return { ...NOTHING_SPECIAL, parameterCount, start, end, ...parts, effects };
+    const plan = { ...NOTHING_SPECIAL, parameterCount, start, end, ...parts, effects };
+    return { ...plan, write: writeFactsOf({ node, facts, context, sql, end }, plan) };
   } catch (error) {
     const refusal = error instanceof RangeError ? tooComplex('it is too deeply nested') : error;
     if (!(refusal instanceof PosternError)) throw error;

@@ -22,6 +22,8 @@ export function planSet(statement: VariableSetStmt): SessionEffect {
   }
   // SET SESSION AUTHORIZATION resets the role as well.
   const names = name === 'session_authorization' ? [name, 'role'] : [name];
+  // It cannot be read back, so no other backend could be given it.
+  if (name === 'seed') return { kind: 'pin', reason: 'setseed' };
   const reset = statement.kind === 'VAR_RESET' || statement.kind === 'VAR_SET_DEFAULT';
   return { kind: 'set', names, local, reset };
 }

@@ -3,27 +3,62 @@
  * the router answers without a backend, and the notes to take when a statement is sent.
  */
 
-import type { BackendConnection } from '../backend/connection.ts';
+import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
+import { ask, askUnsynced, borrow, type Rows } from '../backend/internal-query.ts';
 import { notSupported, objectError } from '../base/errors.ts';
 import type { ChooseContext } from '../execute/choose.ts';
-import type { CommandResult } from '../execute/context.ts';
-import { ask, borrow, type Rows } from '../execute/internal-query.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
-import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
+import { OID } from '../pg/oid.ts';
+import type { QueryPlan, RouterCommand, StatementPlan, WriteFacts } from '../plan/plan.ts';
+import {
+  encodeCommandComplete,
+  encodeDataRow,
+  encodeNoticeResponse,
+  encodeRowDescription,
+} from '../wire/backend.ts';
+import type { FrameWriter } from '../wire/frame-writer.ts';
+import type { CoalescedWrite } from './coalesced-write.ts';
 import type { Lease } from './lease.ts';
 import type { LocalAnswer, Responses } from './responses.ts';
 import type { ClientState } from './state.ts';
 
+const ALL = Symbol('all');
+
 /** DEALLOCATE [PREPARE] { name | ALL }, which drivers also send for statements of the extended protocol. */
 const DEALLOCATE = /^\s*deallocate\s+(?:prepare\s+)?(?:(all)|"((?:[^"]|"")+)"|([a-z_][\w$]*))\s*;?\s*$/i;
+
+const DEALLOCATES_ALL = /\bdeallocate\b[^;]*\ball\b/is;
+
+export interface Deallocation {
+  /** To be called when it has been answered; or undo, when it was skipped. */
+  done(): void;
+  undo(): void;
+}
+
+/** What a command tag needs before it is final. */
+export interface LocalResult {
+  readonly tag: string;
+  readonly deallocation?: Deallocation | undefined;
+}
+
+/** A handler's result: nothing more is read from this client until unpark(). */
+export const PARKED = Symbol('parked');
 
 export class Conversation {
   readonly state: ClientState;
   readonly lease: Lease;
   readonly responses: Responses;
-  /** Named statements of the extended protocol: forget one (or, undefined, all); false if there is none of that name. */
-  deallocate!: (name: string | undefined) => boolean;
+  /** After an error of the router's own in the extended protocol, up to Sync: no message is carried out. */
+  skipping = false;
+  /**
+   * Statements of the extended protocol: forget one (or, undefined, all), until `undo` is called; undefined if there is none
+   * of that name.
+   */
+  deallocate!: (name: string | undefined) => Deallocation | undefined;
+  /** Goes on reading after PARKED. */
+  unpark!: () => void;
+  #write: CoalescedWrite | undefined;
 
   constructor(state: ClientState, lease: Lease, responses: Responses) {
     this.state = state;
@@ -37,7 +72,44 @@ export class Conversation {
 
   get chooseContext(): ChooseContext {
     const { context } = this.state;
-    return { map: context.catalog.current, ids: context.ids, ask: (text) => this.askHome(text) };
+    return { map: context.catalog.current, ids: context.ids, ask: (text) => this.askAnyNode(text) };
+  }
+
+  /** Could the next statement be a member of a batch, as far as this session is concerned? */
+  get mayCoalesce(): boolean {
+    const { state, lease } = this;
+    return (
+      state.context.coalescer !== undefined &&
+      state.transaction === 'none' &&
+      lease.connection === undefined &&
+      lease.pinReason === undefined &&
+      state.settings.values.get('postern.coalesce') !== 'off'
+    );
+  }
+
+  /** May this write be merged with others? undefined: the table is not known yet; it is being looked up. */
+  isHarmless(write: WriteFacts): boolean | undefined {
+    const { writeFacts } = this.state.context;
+    const { schemas } = this.state.searchPath;
+    const known = writeFacts.lookup(write, schemas);
+    if (known === undefined) void writeFacts.load(write, schemas).catch(() => {});
+    return known === undefined ? undefined : known === 'yes';
+  }
+
+  /** Gives a write to the coalescer, and parks the client until its answer. */
+  submit(nodeId: number, write: CoalescedWrite): typeof PARKED {
+    const { context, user, settings } = this.state;
+    this.#write = write;
+    write.submitTo(context.coalescer!.group(nodeId, user, settings), () => {
+      this.#write = undefined;
+    });
+    return PARKED;
+  }
+
+  /** Takes back a write that is under way; false: there is none. */
+  cancelWrite(): boolean {
+    this.#write?.cancel();
+    return this.#write !== undefined;
   }
 
   plan(text: string): CachedQuery {
@@ -45,12 +117,33 @@ export class Conversation {
     return context.plans.get(text, context.catalog.current, searchPath);
   }
 
-  /** A question of the router's, with the client's role and settings, outside of its transaction. */
-  askHome(text: string): Promise<Rows> {
-    return this.onHome((connection) => ask(connection, text));
+  /** A question of the router's that any node can answer, with the client's role and settings as they are now. */
+  async askAnyNode(text: string): Promise<Rows> {
+    const { lease } = this;
+    if (lease.unsynced && lease.settingsChanged) {
+      throw notSupported(
+        'the place of this statement depends on settings that the pipeline has changed before it',
+        'Send a Sync between the two.',
+      );
+    }
+    if (!lease.unsynced) await lease.drained();
+    const { connection } = lease;
+    if (connection && !lease.unsynced && connection.transactionStatus === TransactionStatus.inBlock)
+      return ask(connection, text);
+    return this.#borrowHome((borrowed) => ask(borrowed, text));
   }
 
+  /** Work that leaves nothing behind, on the home node: in the client's transaction if that is there, else beside it. */
   onHome<T>(work: (connection: BackendConnection) => Promise<T>): Promise<T> {
+    const { connection, unsynced } = this.lease;
+    const inside =
+      connection?.address.nodeId === this.homeNodeId &&
+      !unsynced &&
+      connection.transactionStatus === TransactionStatus.inBlock;
+    return inside ? work(connection) : this.#borrowHome(work);
+  }
+
+  #borrowHome<T>(work: (connection: BackendConnection) => Promise<T>): Promise<T> {
     const { context, user, settings } = this.state;
     return borrow(context.pools.get(this.homeNodeId)!, { user, settings }, work);
   }
@@ -70,24 +163,36 @@ export class Conversation {
     return this.responses.ownStatus();
   }
 
-  /** Functions that may leave state in the session make it keep its backend. A promise while that is being looked up. */
+  /** Sees to it that what the plan's functions may leave in a session is known. A promise while that is being looked up. */
   checkFunctions(plan: QueryPlan): Promise<void> | undefined {
     const { functions } = this.state.context;
     for (const { unknownFunctions } of plan.statements) {
-      if (unknownFunctions.length === 0) continue;
-      const known = functions.mayLeaveState(unknownFunctions);
-      if (known === undefined) {
-        return functions.load(unknownFunctions).then(() => this.checkFunctions(plan));
-      }
-      if (known)
-        this.lease.pin(`a function that may leave state in the session (${unknownFunctions.join(', ')})`);
+      if (unknownFunctions.length > 0 && !functions.areKnown(unknownFunctions))
+        return functions.load(plan.statements.flatMap((statement) => statement.unknownFunctions));
     }
     return undefined;
   }
 
+  /** To be called when something is about to be sent that calls the plan's functions, to the backend that is held. */
+  noteFunctions(plan: QueryPlan): void {
+    const { lease, state } = this;
+    for (const { unknownFunctions, effects } of plan.statements) {
+      if (effects.some(({ kind }) => kind === 'ddl')) {
+        lease.ddlUncommitted = true;
+        // Without the word, too, what is made now is temporary.
+        if (state.searchPath.schemas[0]?.startsWith('pg_temp')) lease.pin('temporary schema');
+      }
+      if (unknownFunctions.length === 0) continue;
+      // What this transaction has made or replaced, nobody else can look at yet.
+      if (lease.ddlUncommitted || state.context.functions.mayLeaveState(unknownFunctions))
+        lease.pin(`a function that may leave state in the session (${unknownFunctions.join(', ')})`);
+    }
+  }
+
   /** currval() and lastval() mean something only in a session that has had one backend all along. */
   checkSessionState(statement: StatementPlan | undefined): void {
-    if (!statement?.needsPinBefore || this.lease.pinReason !== undefined) return;
+    if (!statement?.needsPinBefore) return;
+    if (statement.placement.kind !== 'keyed' && this.lease.isPinnedTo(this.homeNodeId)) return;
     throw notSupported(
       'currval() and lastval() need a session that keeps its backend',
       'Use INSERT … RETURNING. Or take a session advisory lock first: the session then keeps one backend.',
@@ -95,7 +200,7 @@ export class Conversation {
   }
 
   /** The command tag, if the statement needs no backend; it has then been carried out. */
-  answerLocally(statement: StatementPlan, text: string): string | undefined | Promise<string> {
+  answerLocally(statement: StatementPlan, text: string): LocalResult | undefined | Promise<LocalResult> {
     const [effect] = statement.effects;
     if (!effect) return undefined;
     const { state, lease } = this;
@@ -106,15 +211,19 @@ export class Conversation {
         return lease.drained().then(() => {
           state.settings = state.defaults;
           lease.unpin();
-          this.deallocate(undefined);
-          return 'DISCARD ALL';
+          this.deallocate(undefined)?.done();
+          return { tag: 'DISCARD ALL' };
         });
       case 'resetAll': {
-        if (!outside) return undefined;
+        // A session's own backend may hold settings that the router does not know.
+        if (!outside || lease.pinReason !== undefined) return undefined;
         return lease.drained().then(() => {
-          const role = state.settings.values.get('role');
-          state.settings = state.defaults.with(role === undefined ? new Map() : new Map([['role', role]]));
-          return 'RESET';
+          // RESET ALL leaves them alone, as PostgreSQL's own does.
+          const kept = ['role', 'session_authorization'].map(
+            (name) => [name, state.settings.values.get(name)] as const,
+          );
+          state.settings = state.defaults.with(new Map(kept));
+          return { tag: 'RESET' };
         });
       }
       case 'set': {
@@ -125,19 +234,20 @@ export class Conversation {
         if (value === undefined) return undefined;
         return lease.drained().then(() => {
           state.settings = state.settings.with(new Map([[name, value]]));
-          return statement.effects.length === 1 && /^\s*reset/i.test(text) ? 'RESET' : 'SET';
+          return { tag: statement.effects.length === 1 && /^\s*reset/i.test(text) ? 'RESET' : 'SET' };
         });
       }
       case 'sqlPrepare': {
-        const match = DEALLOCATE.exec(text);
-        if (!match) return undefined;
-        const [, all, quoted, plain] = match;
-        if (all !== undefined) {
-          this.deallocate(undefined);
-          return lease.pinReason === undefined ? 'DEALLOCATE ALL' : undefined;
+        const name = deallocated(text);
+        if (name === undefined || lease.failed || state.transaction === 'failed') return undefined;
+        if (name === ALL) {
+          const deallocation = this.deallocate(undefined);
+          if (lease.pinReason === undefined) return { tag: 'DEALLOCATE ALL', deallocation };
+          deallocation?.done();
+          return undefined;
         }
-        const name = quoted?.replaceAll('""', '"') ?? plain!.toLowerCase();
-        return this.deallocate(name) ? 'DEALLOCATE' : undefined;
+        const deallocation = this.deallocate(name);
+        return deallocation && { tag: 'DEALLOCATE', deallocation };
       }
       default:
         return undefined;
@@ -147,14 +257,17 @@ export class Conversation {
   /** To be called when a query is about to be sent. Gives what is to be done when it has been carried out, if anything. */
   noteSending(plan: QueryPlan, connection: BackendConnection): (() => void) | undefined {
     let afterwards: (() => void) | undefined;
+    this.noteFunctions(plan);
     for (const statement of plan.statements) {
       if (!statement.readOnly && !this.lease.inBlock) this.lease.outcomeAtStake = true;
       if (statement.effects.length === 0) continue;
       this.lease.noteEffects(statement.effects);
       for (const { kind } of statement.effects) {
-        if (kind === 'commit') this.lease.outcomeAtStake = true;
-        else if (kind === 'ddl') afterwards = () => this.#onDdl();
-        else if (kind === 'discardAll' || (kind === 'sqlPrepare' && DEALLOCATE.exec(plan.text)?.[1])) {
+        if (kind === 'commit') {
+          this.lease.outcomeAtStake = true;
+          if (this.lease.ddlUncommitted) afterwards = () => this.#onDdl();
+        } else if (kind === 'ddl') afterwards = () => this.#onDdl();
+        else if (kind === 'discardAll' || (kind === 'sqlPrepare' && DEALLOCATES_ALL.test(plan.text))) {
           // They drop the router's own prepared statements as well.
           afterwards = () => connection.prepared.clear();
         }
@@ -163,26 +276,61 @@ export class Conversation {
     return afterwards;
   }
 
-  /** To be called when it has been sent: a RESET in a transaction goes back to the client's own start-up value. */
+  /**
+   * To be called when it has been sent: a RESET that a backend carries out goes back to the client's own start-up value, of
+   * which the backend knows nothing.
+   */
   noteSent(plan: QueryPlan, connection: BackendConnection): void {
+    const { values } = this.state.defaults;
+    if (values.size === 0) return;
     for (const { effects } of plan.statements) {
       for (const effect of effects) {
-        if (effect.kind !== 'set' || !effect.reset || effect.local) continue;
-        for (const name of effect.names) {
-          const value = this.state.defaults.values.get(name);
-          if (value === undefined) continue;
-          const text = `SELECT pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, false)`;
-          void ask(connection, text).catch(() => {});
+        if (effect.kind === 'resetAll') {
+          for (const name of values.keys()) if (name !== 'role') this.#startUpValue(connection, name);
+        } else if (effect.kind === 'set' && effect.reset && !effect.local) {
+          for (const name of effect.names) if (values.has(name)) this.#startUpValue(connection, name);
         }
       }
     }
   }
 
-  runCommand(statement: StatementPlan): Promise<CommandResult> {
-    return this.state.context.runCommand(statement.command!, this.state.commandSession).then((result) => {
-      this.#onDdl();
-      return result;
-    });
+  /** Where the RESET has taken place, and was not rolled back, the setting no longer comes from the session. */
+  #startUpValue(connection: BackendConnection, name: string): void {
+    const quoted = quoteLiteral(name);
+    const text = `SELECT pg_catalog.set_config(${quoted}, ${quoteLiteral(this.state.defaults.values.get(name)!)}, false)
+       WHERE coalesce(pg_catalog.current_setting(${quoted}, true), '') IN ('', 'none')
+          OR EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE lower(s.name) = ${quoted} AND s.source <> 'session')`;
+    const answered = this.lease.unsynced ? askUnsynced(connection, text) : ask(connection, text);
+    void answered.catch(() => {}).finally(() => this.lease.onReady());
+  }
+
+  /** Carries out a command of the router's, on all nodes. Resolves with what to write, in its turn. */
+  async runCommand(statement: StatementPlan): Promise<(writer: FrameWriter) => void> {
+    const { lease, state } = this;
+    const inTransaction = () => lease.inBlock || lease.unsynced || state.transaction !== 'none';
+    if (!inTransaction()) await lease.drained();
+    if (inTransaction()) {
+      throw objectError(
+        '25001',
+        'this statement is carried out on all nodes and cannot run inside a transaction block',
+        'Send it outside of a transaction.',
+      );
+    }
+    const result = await state.context.runCommand(statement.command!, state.commandSession);
+    this.#onDdl();
+    return (writer) => {
+      for (const notice of result.notices)
+        encodeNoticeResponse(writer, 'NOTICE', notice.sqlState, notice.message);
+      if (result.row) encodeDataRow(writer, [result.row.value]);
+      encodeCommandComplete(writer, result.tag);
+    };
+  }
+
+  /** The columns of a command's result: the only one is of a function's name. False: it has none. */
+  describeCommand(writer: FrameWriter, command: RouterCommand): boolean {
+    if (command.kind !== 'distributeTable' || command.functionName === undefined) return false;
+    encodeRowDescription(writer, [{ name: command.functionName, typeOid: OID.text }]);
+    return true;
   }
 
   /** What names mean may have changed: plans, prepared statements and what is known of functions are made afresh. */
@@ -192,4 +340,13 @@ export class Conversation {
     context.functions.invalidate();
     void context.catalog.refresh().catch(() => {});
   }
+}
+
+/** The statement that a DEALLOCATE names; undefined: the text is something else. */
+export function deallocated(text: string): string | typeof ALL | undefined {
+  const match = DEALLOCATE.exec(text);
+  if (!match) return undefined;
+  const [, all, quoted, plain] = match;
+  if (all !== undefined) return ALL;
+  return quoted?.replaceAll('""', '"') ?? plain!.toLowerCase();
 }

@@ -5,20 +5,15 @@
  * needed, so that a statement outlives the transaction that prepared it. A keyed statement is checked and described on the
  * home node against the face, and executed against the leaf that its Bind chooses.
  *
- * After an error of the router's own, what follows up to Sync is skipped here (#skipping); after one of the server's, the
+ * After an error of the router's own, what follows up to Sync is skipped here (skipping); after one of the server's, the
  * server skips it, and pending.ts with it.
  */
 
 import type { BackendConnection } from '../backend/connection.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
-import { type Choice, choose, chooseNow } from '../execute/choose.ts';
-import { describeStatement } from '../execute/describe.ts';
-import type { CachedQuery, Described } from '../execute/plan-cache.ts';
-import { OID } from '../pg/oid.ts';
-import type { StatementPlan } from '../plan/plan.ts';
-import { rewriteQuery } from '../plan/rewrite.ts';
+import { inFailedTransaction, objectError, PosternError } from '../base/errors.ts';
+import type { StatementPlan, WriteFacts } from '../plan/plan.ts';
 import {
   encodeBindComplete,
   encodeCloseComplete,
@@ -29,19 +24,18 @@ import {
   encodeReadyForQuery,
 } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
-import { BindView, readClose, readDescribe, readExecute, readParse } from '../wire/frontend.ts';
-import type { Conversation } from './conversation.ts';
-import { ErrorInPlace, InjectedParse, type RequestTag } from './responses.ts';
+import { BindView, bindTail, readClose, readDescribe, readExecute, readParse } from '../wire/frontend.ts';
+import { CoalescedWrite } from './coalesced-write.ts';
+import { type Conversation, type Deallocation, deallocated, type PARKED } from './conversation.ts';
+import { type NamedChange, NamedChanges } from './named-changes.ts';
+import {
+  type BoundStatement,
+  type ClientStatement,
+  type PreparedExecution,
+  rowAffinity,
+} from './prepared-execution.ts';
+import { ErrorInPlace, type RequestTag } from './responses.ts';
 import { FAILING_TEXT } from './simple-protocol.ts';
-
-interface ClientStatement {
-  readonly name: string;
-  readonly text: string;
-  readonly oids: readonly number[];
-  /** Made again when the map has changed. */
-  cached: CachedQuery;
-  described: Described | undefined;
-}
 
 interface ClientPortal {
   readonly statement: ClientStatement;
@@ -50,18 +44,47 @@ interface ClientPortal {
   readonly tag: RequestTag | undefined;
 }
 
+/** A Bind of a write that may become a batch's member, and what came after it so far. */
+interface HeldWrite {
+  readonly statement: ClientStatement;
+  readonly shared: SharedStatement;
+  readonly nodeId: number;
+  readonly tag: RequestTag;
+  readonly tail: Buffer;
+  readonly affinity: number;
+  describe: boolean;
+  execute: boolean;
+}
+
 export class ExtendedProtocol {
   readonly #c: Conversation;
-  readonly #statements = new Map<string, ClientStatement>();
+  readonly #statements = new NamedChanges<ClientStatement>();
   readonly #portals = new Map<string, ClientPortal>();
   readonly #bind = new BindView();
-  readonly #injected: InjectedParse;
-  #skipping = false;
+  readonly #execution: PreparedExecution;
+  /** A Parse of the unnamed statement is being handled: whether it succeeds or not, the one before is gone. */
+  #parsingUnnamed = false;
+  #held: HeldWrite | undefined;
 
-  constructor(conversation: Conversation) {
+  constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
-    this.#injected = new InjectedParse(conversation.responses);
+    this.#execution = execution;
     conversation.deallocate = (name) => this.#deallocate(name);
+  }
+
+  /** A Query takes the unnamed statement and portal with it, and is skipped after an error as all messages are. */
+  beforeQuery<T>(handle: () => void | Promise<void> | T): void | Promise<void> | T {
+    if (this.#c.skipping) return;
+    if (this.#held) return this.#guarded(() => handle() as void | Promise<void>);
+    this.#statements.nextBatch();
+    this.#statements.done(this.#statements.set('', undefined));
+    this.#portals.delete('');
+    return handle();
+  }
+
+  /** Portals live as long as their transaction. */
+  forgetPortals(): void {
+    this.#portals.clear();
   }
 
   onParse(reader: FrameReader): void | Promise<void> {
@@ -73,10 +96,26 @@ export class ExtendedProtocol {
   }
 
   onDescribe(reader: FrameReader): void | Promise<void> {
+    const held = this.#held;
+    if (held && !held.execute) {
+      const { target, name } = readDescribe(reader);
+      if (target === 'P' && name === '') {
+        held.describe = true;
+        return;
+      }
+    }
     return this.#guarded(() => this.#describe(reader));
   }
 
   onExecute(reader: FrameReader): void | Promise<void> {
+    const held = this.#held;
+    if (held && !held.execute) {
+      const { portal, maxRows } = readExecute(reader);
+      if (portal === '' && maxRows === 0) {
+        held.execute = true;
+        return;
+      }
+    }
     return this.#guarded(() => this.#execute(reader));
   }
 
@@ -84,17 +123,59 @@ export class ExtendedProtocol {
     return this.#guarded(() => this.#close(reader));
   }
 
-  onFlush(): void {
-    if (this.#c.lease.connection && !this.#skipping) this.#c.lease.connection.flushMessage();
+  onFlush(): void | Promise<void> {
+    return this.#guarded(() => this.#c.lease.connection?.flushMessage());
   }
 
-  onSync(): void {
+  onSync(): void | Promise<void> | typeof PARKED {
+    const held = this.#held;
+    if (held) {
+      this.#held = undefined;
+      if (held.execute) return this.#submit(held);
+      const sent = this.#guarded(() => this.#sendHeld(held));
+      if (sent) return sent.then(() => this.#sync());
+    }
+    this.#sync();
+  }
+
+  /** A held write has come to its Sync: it is a batch's member. If it has to run alone, it does as if never held. */
+  #submit(held: HeldWrite): typeof PARKED {
+    const write = new CoalescedWrite({
+      conversation: this.#c,
+      statement: held.shared,
+      tail: held.tail,
+      describe: held.describe,
+      affinity: held.affinity,
+      extended: true,
+      runAlone: () => {
+        const sent = this.#guarded(() => this.#sendHeld(held));
+        if (sent) return sent.then(() => this.#sync());
+        this.#sync();
+      },
+    });
+    return this.#c.submit(held.nodeId, write);
+  }
+
+  /** Sends what was held back, on a backend of the session's. */
+  async #sendHeld(held: HeldWrite): Promise<void> {
+    const connection = await this.#c.lease.ensure(held.nodeId);
+    const { responses, lease } = this.#c;
+    lease.unsynced = true;
+    const name = this.#execution.prepareOn(connection, held.shared, held.tag);
+    connection.bindTail(name, held.tail, responses, held.tag);
+    this.#portals.set('', { statement: held.statement, local: false, tag: held.tag });
+    if (held.describe) connection.describe('P', '', responses, held.tag);
+    if (held.execute) this.#executeOn(connection, this.#portals.get('')!, '', 0);
+  }
+
+  #sync(): void {
     const { lease, responses } = this.#c;
-    this.#skipping = false;
+    this.#c.skipping = false;
+    this.#statements.nextBatch();
     const { connection } = lease;
     if (connection && !connection.closed) {
       lease.unsynced = false;
-      responses.owedReady++;
+      responses.owe(1);
       connection.sync(responses, undefined);
       return;
     }
@@ -107,14 +188,27 @@ export class ExtendedProtocol {
   /** The backend was lost: an implicit transaction on it is void, up to the next Sync. */
   onVoid(error: PosternError | undefined): void {
     this.#portals.clear();
+    this.#statements.undoAll();
     if (!error) return;
-    this.#skipping = true;
+    this.#c.skipping = true;
     this.#c.responses.writeError(error);
   }
 
   /** Runs a handler unless messages are being skipped, and answers its error. */
   #guarded(handle: () => void | Promise<void>): void | Promise<void> {
-    if (this.#skipping) return;
+    if (this.#c.skipping) return;
+    const { lease, responses } = this.#c;
+    // Whether the transaction has failed decides what is answered.
+    if (responses.owedReady > 0 && lease.mayBeInBlock)
+      return responses.settled().then(() => this.#guarded(handle));
+    const held = this.#held;
+    if (held) {
+      // What follows is not the Sync that would have made it a batch's member.
+      this.#held = undefined;
+      return this.#sendHeld(held)
+        .then(() => this.#guarded(handle))
+        .catch((error) => this.#fail(error));
+    }
     try {
       return handle()?.catch((error) => this.#fail(error));
     } catch (error) {
@@ -126,13 +220,23 @@ export class ExtendedProtocol {
   #parse(reader: FrameReader): void | Promise<void> {
     const { name, text, parameterOids } = readParse(reader);
     const { lease } = this.#c;
+    this.#parsingUnnamed = name === '';
+    const settled = name === '' ? undefined : this.#whenSettled(name);
+    if (settled) return settled.then(() => this.#parseText(name, text, parameterOids));
     if (lease.searchPathStale)
       return lease.readSearchPath().then(() => this.#parseText(name, text, parameterOids));
     return this.#parseText(name, text, parameterOids);
   }
 
+  /** What the name stands for may still be taken back by an error before the last Sync. */
+  #whenSettled(name: string): Promise<void> | undefined {
+    const settled = this.#statements.unsettled(name);
+    if (settled) this.#c.lease.connection?.flushMessage();
+    return settled;
+  }
+
   #parseText(name: string, text: string, oids: readonly number[]): void | Promise<void> {
-    if (name !== '' && this.#statements.has(name))
+    if (name !== '' && this.#statements.get(name))
       throw objectError('42P05', `prepared statement "${name}" already exists`);
     if (this.#statements.size >= BOUNDS.clientStatementsMax)
       throw objectError(
@@ -145,17 +249,19 @@ export class ExtendedProtocol {
     if (plan.statements.length > 1)
       throw objectError('42601', 'cannot insert multiple commands into a prepared statement');
     const [only] = plan.statements;
+    const failed =
+      this.#c.state.transaction === 'failed' || (this.#c.lease.failed && !this.#c.lease.unsynced);
+    if (failed && only && !endsTransaction(only)) throw inFailedTransaction();
     if (only?.refusal) throw only.refusal;
     this.#c.checkSessionState(only);
-    if (this.#c.state.transaction === 'failed' && !endsTransaction(only)) throw inFailedTransaction();
     if (only?.placement.kind === 'keyed') {
-      const described = this.#describeKeyed(statement);
+      const described = this.#execution.describeKeyed(statement);
       if (described) return described.then(() => this.#define(statement));
       return this.#define(statement);
     }
-    const shared = this.#c.state.context.statements.get(text, oids);
-    if (shared.validated || this.#answeredHere(only)) return this.#define(statement);
-    const connection = this.#c.lease.ensure(this.#nodeOf(only));
+    const shared = this.#c.state.context.statements.get(cached.text, oids, this.#c.lease.scope);
+    if (shared.validated || this.#answeredHere(only, text)) return this.#define(statement);
+    const connection = this.#c.lease.ensure(this.#execution.nodeOf(only));
     if (connection instanceof Promise)
       return connection.then((acquired) => this.#parseOn(acquired, shared, statement));
     this.#parseOn(connection, shared, statement);
@@ -164,135 +270,125 @@ export class ExtendedProtocol {
   /** Has a server check the text: its ParseComplete or error is the client's answer. */
   #parseOn(connection: BackendConnection, shared: SharedStatement, statement: ClientStatement): void {
     this.#c.lease.unsynced = true;
-    this.#statements.set(statement.name, statement);
     if (connection.prepared.nameOf(shared) !== undefined) {
       this.#define(statement);
       return;
     }
+    this.#parsingUnnamed = false;
+    const change = this.#statements.set(statement.name, statement);
     const tag: RequestTag = {
       statement: shared,
-      onFailed: () => {
+      onDone: () => this.#statements.done(change),
+      onFailed: (skipped) => {
         connection.prepared.remove(shared);
-        this.#forget(statement);
+        // A Parse that fails by itself has taken the unnamed statement before it away.
+        if (!skipped) change.before = undefined;
+        this.#statements.undo(change);
       },
     };
     connection.parse(shared, this.#c.responses, tag);
   }
 
   #define(statement: ClientStatement): void {
-    this.#statements.set(statement.name, statement);
-    this.#c.inTurn({
-      write: (writer) => encodeParseComplete(writer),
-      onFailed: () => this.#forget(statement),
-    });
+    this.#parsingUnnamed = false;
+    const change = this.#statements.set(statement.name, statement);
+    this.#c.inTurn({ write: (writer) => encodeParseComplete(writer), ...this.#settling(change) });
   }
 
-  #forget(statement: ClientStatement): void {
-    if (this.#statements.get(statement.name) === statement) this.#statements.delete(statement.name);
+  /** Settles a change with the answer to its message. */
+  #settling(change: NamedChange<ClientStatement>): Pick<RequestTag, 'onDone' | 'onFailed'> {
+    return {
+      onDone: () => this.#statements.done(change),
+      onFailed: () => this.#statements.undo(change),
+    };
   }
 
   #bindPortal(reader: FrameReader): void | Promise<void> {
     const view = this.#bind.read(reader);
+    const settled = this.#whenSettled(view.statement);
+    if (settled) return settled.then(() => this.#bindPortal(reader));
+    if (this.#c.lease.searchPathStale)
+      return this.#c.lease.readSearchPath().then(() => this.#bindSettled(reader));
+    return this.#bindSettled(reader);
+  }
+
+  #bindSettled(reader: FrameReader): void | Promise<void> {
+    const view = this.#bind;
     const statement = this.#statements.get(view.statement);
-    if (!statement) {
-      throw view.statement === ''
-        ? objectError('26000', 'unnamed prepared statement does not exist')
-        : objectError('26000', `prepared statement "${view.statement}" does not exist`);
-    }
-    const { context } = this.#c.state;
-    if (statement.cached.map !== context.catalog.current) {
-      statement.cached = this.#c.plan(statement.text);
-      statement.described = undefined;
-    }
+    if (!statement) throw noStatement(view.statement);
+    if (!this.#portals.has(view.portal) && this.#portals.size >= BOUNDS.clientStatementsMax)
+      throw objectError('53400', `a session may have ${BOUNDS.clientStatementsMax} portals at most`);
+    this.#refresh(statement);
     const [only] = statement.cached.plan.statements;
-    if (only?.refusal) throw only.refusal;
     if (this.#c.state.transaction === 'failed' && !endsTransaction(only)) throw inFailedTransaction();
-    if (this.#answeredHere(only)) return this.#bindLocal(statement, view.portal);
+    if (only?.refusal) throw only.refusal;
+    if (this.#answeredHere(only, statement.text)) return this.#bindLocal(statement, view.portal);
     const facts = this.#c.checkFunctions(statement.cached.plan);
     if (facts) return facts.then(() => this.#bindPlanned(statement, reader));
     return this.#bindPlanned(statement, reader);
   }
 
+  /** The plan by the map and the search_path of now. */
+  #refresh(statement: ClientStatement): void {
+    const cached = this.#c.plan(statement.text);
+    if (cached === statement.cached) return;
+    statement.cached = cached;
+    statement.described = undefined;
+  }
+
   #bindPlanned(statement: ClientStatement, reader: FrameReader): void | Promise<void> {
-    const view = this.#bind;
-    const { plan } = statement.cached;
-    const [only] = plan.statements;
-    if (only?.placement.kind !== 'keyed') {
-      const shared = this.#c.state.context.statements.get(statement.text, statement.oids);
-      const connection = this.#c.lease.ensure(this.#nodeOf(only));
-      if (connection instanceof Promise)
-        return connection.then((acquired) => this.#bindOn(acquired, statement, shared, reader));
-      return this.#bindOn(connection, statement, shared, reader);
-    }
-    const described = this.#describeKeyed(statement);
-    if (described) return described.then(() => this.#bindPlanned(statement, reader));
-    const bind = { view, buffer: reader.buffer, oids: statement.described!.parameterOids };
-    const choice = chooseNow(plan, bind, this.#c.chooseContext);
-    if (choice) return this.#bindKeyed(statement, choice, reader);
-    return choose(plan, bind, this.#c.chooseContext).then((chosen) =>
-      this.#bindKeyed(statement, chosen, reader),
-    );
+    const bound = this.#execution.bind(statement, this.#bind, reader.buffer);
+    if (bound instanceof Promise) return bound.then((done) => this.#bindTo(statement, done, reader));
+    return this.#bindTo(statement, bound, reader);
   }
 
-  #bindKeyed(statement: ClientStatement, choice: Choice, reader: FrameReader): void | Promise<void> {
-    const [{ bucket, ids }] = choice.statements as [Choice['statements'][0]];
-    const described = statement.described!;
-    const shared = described.leaves[bucket] ?? this.#leafStatement(statement, described, choice);
-    const { placement } = statement.cached.plan.statements[0]!;
-    if (placement.kind !== 'keyed') return;
-    const { plan } = statement.cached;
-    const tag: RequestTag = {
-      statement: shared,
-      leaf: {
-        table: placement.table,
-        bucket,
-        mapPosition: (position) => rewriteQuery(plan, choice.statements, 'parameter').mapPosition(position),
-      },
-    };
-    const extra = ids.length === 0 ? undefined : ids.map(String);
-    const connection = this.#c.lease.ensure(choice.nodeId);
+  #bindTo(statement: ClientStatement, bound: BoundStatement, reader: FrameReader): void | Promise<void> {
+    if (this.#bind.portal === '') {
+      const write = this.#execution.mergeable(statement, bound);
+      if (write) {
+        this.#hold(statement, bound, write, reader);
+        return;
+      }
+    }
+    const connection = this.#c.lease.ensure(bound.nodeId);
     if (connection instanceof Promise)
-      return connection.then((acquired) => this.#bindOn(acquired, statement, shared, reader, tag, extra));
-    this.#bindOn(connection, statement, shared, reader, tag, extra);
-  }
-
-  #leafStatement(statement: ClientStatement, described: Described, choice: Choice): SharedStatement {
-    const [only] = statement.cached.plan.statements;
-    const { text } = rewriteQuery(statement.cached.plan, choice.statements, 'parameter');
-    const oids = [...described.parameterOids];
-    if (only?.placement.kind === 'keyed') {
-      for (const { table, column } of only.placement.suppliedIds)
-        oids.push(table.columns.find(({ name }) => name === column)?.typeOid ?? OID.int8);
-    }
-    const shared = this.#c.state.context.statements.get(text, oids);
-    described.leaves[choice.statements[0]!.bucket] = shared;
-    return shared;
+      return connection.then((acquired) => this.#bindOn(acquired, statement, bound, reader));
+    this.#bindOn(connection, statement, bound, reader);
   }
 
   #bindOn(
     connection: BackendConnection,
     statement: ClientStatement,
-    shared: SharedStatement,
+    bound: BoundStatement,
     reader: FrameReader,
-    tag?: RequestTag,
-    extra?: readonly string[],
   ): void {
     const view = this.#bind;
-    const { lease, responses } = this.#c;
-    lease.unsynced = true;
-    const request: RequestTag = tag ?? { statement: shared };
-    const serverName =
-      connection.prepared.nameOf(shared) ??
-      connection.parse(shared, this.#injected, {
-        ...request,
-        onFailed: () => connection.prepared.remove(shared),
-      });
+    const { tag, extra } = bound;
+    this.#c.lease.unsynced = true;
+    // Planning, which Bind does, may call functions already.
+    this.#c.noteFunctions(statement.cached.plan);
+    const serverName = this.#execution.prepareOn(connection, bound.shared, tag);
     connection.bindFrom(
       { portal: view.portal, statement: serverName, view, buffer: reader.buffer, ...(extra && { extra }) },
-      responses,
-      request,
+      this.#c.responses,
+      tag,
     );
     this.#portals.set(view.portal, { statement, local: false, tag });
+  }
+
+  /** Holds a write back until it is clear that it stands alone before its Sync. */
+  #hold(statement: ClientStatement, bound: BoundStatement, write: WriteFacts, reader: FrameReader): void {
+    const view = this.#bind;
+    this.#held = {
+      statement,
+      shared: bound.shared,
+      nodeId: bound.nodeId!,
+      tag: bound.tag,
+      tail: bindTail(view, reader.buffer, bound.extra),
+      affinity: rowAffinity(write.rowParameters, view, reader.buffer),
+      describe: false,
+      execute: false,
+    };
   }
 
   #bindLocal(statement: ClientStatement, name: string): void {
@@ -304,30 +400,49 @@ export class ExtendedProtocol {
     const { target, name } = readDescribe(reader);
     if (target === 'P') {
       const portal = this.#portals.get(name);
-      const { connection } = this.#c.lease;
-      if (!portal || (!portal.local && !connection)) throw noPortal(name);
-      if (portal.local) this.#c.inTurn({ write: (writer) => encodeNoData(writer) });
-      else connection!.describe('P', name, this.#c.responses, portal.tag);
+      if (portal?.local) return this.#describeLocal(portal);
+      const { connection, pinReason } = this.#c.lease;
+      // One that is not known here may be a cursor that was declared in SQL.
+      if (!connection || (!portal && !this.#c.lease.inBlock && pinReason === undefined)) throw noPortal(name);
+      this.#c.lease.unsynced = true;
+      connection.describe('P', name, this.#c.responses, portal?.tag);
       return;
     }
+    const settled = this.#whenSettled(name);
+    if (settled) return settled.then(() => this.#describeNamed(name));
+    return this.#describeNamed(name);
+  }
+
+  #describeNamed(name: string): void | Promise<void> {
     const statement = this.#statements.get(name);
-    if (!statement) throw objectError('26000', `prepared statement "${name}" does not exist`);
+    if (!statement) throw noStatement(name);
+    this.#refresh(statement);
     return this.#describeStatement(statement);
+  }
+
+  #describeLocal(portal: ClientPortal): void {
+    const command = portal.statement.cached.plan.statements[0]?.command;
+    this.#c.inTurn({
+      write: (writer) => {
+        if (!command || !this.#c.describeCommand(writer, command)) encodeNoData(writer);
+      },
+    });
   }
 
   #describeStatement(statement: ClientStatement): void | Promise<void> {
     const [only] = statement.cached.plan.statements;
-    if (this.#answeredHere(only)) {
+    if (this.#answeredHere(only, statement.text)) {
       this.#c.inTurn({
         write: (writer) => {
           encodeParameterDescription(writer, []);
-          encodeNoData(writer);
+          const command = only?.command;
+          if (!command || !this.#c.describeCommand(writer, command)) encodeNoData(writer);
         },
       });
       return;
     }
     if (only?.placement.kind === 'keyed') {
-      const described = this.#describeKeyed(statement);
+      const described = this.#execution.describeKeyed(statement);
       if (described) return described.then(() => this.#describeStatement(statement));
       const { parameterOids, rows } = statement.described!;
       this.#c.inTurn({
@@ -338,8 +453,8 @@ export class ExtendedProtocol {
       });
       return;
     }
-    const shared = this.#c.state.context.statements.get(statement.text, statement.oids);
-    const connection = this.#c.lease.ensure(this.#nodeOf(only));
+    const shared = this.#execution.sharedOf(statement);
+    const connection = this.#c.lease.ensure(this.#execution.nodeOf(only));
     if (connection instanceof Promise)
       return connection.then((acquired) => this.#describeOn(acquired, shared));
     this.#describeOn(connection, shared);
@@ -347,23 +462,29 @@ export class ExtendedProtocol {
 
   #describeOn(connection: BackendConnection, shared: SharedStatement): void {
     this.#c.lease.unsynced = true;
-    const name =
-      connection.prepared.nameOf(shared) ??
-      connection.parse(shared, this.#injected, {
-        statement: shared,
-        onFailed: () => connection.prepared.remove(shared),
-      });
+    const name = this.#execution.prepareOn(connection, shared, { statement: shared });
     connection.describe('S', name, this.#c.responses, undefined);
   }
 
   #execute(reader: FrameReader): void | Promise<void> {
     const { portal: name, maxRows } = readExecute(reader);
     const portal = this.#portals.get(name);
-    if (!portal) throw noPortal(name);
-    if (portal.local) return this.#executeLocal(portal);
+    if (portal?.local) return this.#executeLocal(portal);
     const { lease, responses } = this.#c;
     const { connection } = lease;
     if (!connection) throw noPortal(name);
+    if (!portal) {
+      if (!lease.mayBeInBlock && lease.pinReason === undefined && !lease.unsynced) throw noPortal(name);
+      // A cursor that was declared in SQL is a portal as well; if there is none, the server says so.
+      lease.unsynced = true;
+      connection.execute(name, maxRows, responses, undefined);
+      return;
+    }
+    this.#executeOn(connection, portal, name, maxRows);
+  }
+
+  #executeOn(connection: BackendConnection, portal: ClientPortal, name: string, maxRows: number): void {
+    const { lease, responses } = this.#c;
     const { plan } = portal.statement.cached;
     let tag = portal.tag;
     const afterwards = this.#c.noteSending(plan, connection);
@@ -378,12 +499,9 @@ export class ExtendedProtocol {
     const { state } = this.#c;
     const [statement] = portal.statement.cached.plan.statements;
     const [effect] = statement!.effects;
-    if (statement!.command) {
-      throw notSupported(
-        'this statement is carried out by the router and cannot be prepared',
-        'Send it in the simple query protocol, without parameters.',
-      );
-    }
+    // What was sent since its Bind may have changed who has to answer it.
+    if (!this.#answeredHere(statement, portal.statement.text)) return this.#executeAfterAll(portal.statement);
+    if (statement!.command) return this.#c.runCommand(statement!).then((write) => this.#c.inTurn({ write }));
     if (effect?.kind === 'begin') {
       state.transaction = 'virtual';
       state.beginText = portal.statement.text;
@@ -395,23 +513,41 @@ export class ExtendedProtocol {
       return this.#complete(effect.kind === 'commit' && !failed ? 'COMMIT' : 'ROLLBACK');
     }
     const tag = this.#c.answerLocally(statement!, portal.statement.text);
-    if (tag instanceof Promise) return tag.then((done) => this.#complete(done));
-    return this.#complete(tag ?? 'SET');
+    if (tag instanceof Promise) return tag.then((done) => this.#complete(done.tag));
+    if (!tag) return this.#executeAfterAll(portal.statement);
+    return this.#complete(tag.tag, tag.deallocation);
   }
 
-  #complete(tag: string): void {
-    this.#c.inTurn({ write: (writer) => encodeCommandComplete(writer, tag) });
+  #complete(tag: string, deallocation?: Deallocation): void {
+    this.#c.inTurn({
+      write: (writer) => encodeCommandComplete(writer, tag),
+      onDone: () => deallocation?.done(),
+      onFailed: () => deallocation?.undo(),
+    });
+  }
+
+  /** Has a server carry out what was bound to be answered here. */
+  async #executeAfterAll(statement: ClientStatement): Promise<void> {
+    const nodeId = this.#execution.nodeOf(statement.cached.plan.statements[0]);
+    const connection = await this.#c.lease.ensure(nodeId);
+    this.#c.lease.unsynced = true;
+    const request = { statement: this.#execution.sharedOf(statement) };
+    this.#execution.bindUnheard(connection, request);
+    this.#executeOn(connection, { statement, local: false, tag: request }, '', 0);
   }
 
   #close(reader: FrameReader): void {
     const { target, name } = readClose(reader);
     if (target === 'S') {
-      this.#statements.delete(name);
+      const change = this.#statements.set(name, undefined);
+      this.#c.inTurn({ write: (writer) => encodeCloseComplete(writer), ...this.#settling(change) });
+      return;
     } else {
       const portal = this.#portals.get(name);
       this.#portals.delete(name);
       const { connection } = this.#c.lease;
-      if (portal && !portal.local && connection) {
+      if (!portal?.local && connection) {
+        this.#c.lease.unsynced = true;
         connection.close('P', name, this.#c.responses, undefined);
         return;
       }
@@ -420,7 +556,7 @@ export class ExtendedProtocol {
   }
 
   /** Will this statement be answered without a backend, as things stand? */
-  #answeredHere(statement: StatementPlan | undefined): boolean {
+  #answeredHere(statement: StatementPlan | undefined, text: string): boolean {
     if (!statement) return false;
     if (statement.command) return true;
     const { state, lease } = this.#c;
@@ -433,8 +569,14 @@ export class ExtendedProtocol {
       case 'rollback':
         return !busy && state.transaction !== 'none';
       case 'discardAll':
-      case 'resetAll':
         return !lease.inBlock && !lease.unsynced && state.transaction === 'none';
+      case 'resetAll':
+        return (
+          !lease.inBlock &&
+          !lease.unsynced &&
+          state.transaction === 'none' &&
+          lease.pinReason === undefined
+        );
       case 'set':
         return (
           effect.reset &&
@@ -444,60 +586,58 @@ export class ExtendedProtocol {
           state.transaction === 'none' &&
           effect.names.some((name) => state.defaults.values.has(name))
         );
+      case 'sqlPrepare': {
+        if (state.transaction === 'failed' || lease.failed) return false;
+        const name = deallocated(text);
+        return typeof name === 'string' && this.#statements.get(name) !== undefined;
+      }
       default:
         return false;
     }
   }
 
-  /** undefined: any node. */
-  #nodeOf(statement: StatementPlan | undefined): number | undefined {
-    if (!statement) return this.#c.lease.connection ? undefined : this.#c.homeNodeId;
-    return statement.placement.kind === 'anywhere' ? undefined : this.#c.homeNodeId;
-  }
-
-  /** Has the home node check and describe a keyed statement, once per text and epoch. undefined: it is known. */
-  #describeKeyed(statement: ClientStatement): Promise<void> | undefined {
-    if (statement.described) return undefined;
-    const key = statement.oids.join(',');
-    const known = statement.cached.described.get(key);
-    if (known) {
-      statement.described = known;
-      return undefined;
-    }
-    const { cached } = statement;
-    return this.#c
-      .onHome((connection) => describeStatement(connection, statement.text, statement.oids))
-      .then((described) => {
-        cached.described.set(key, described);
-        statement.described = described;
-      });
-  }
-
-  #deallocate(name: string | undefined): boolean {
-    if (name !== undefined) return this.#statements.delete(name);
-    this.#statements.clear();
-    return true;
+  #deallocate(name: string | undefined): Deallocation | undefined {
+    const statements = this.#statements;
+    if (name !== undefined && !statements.get(name)) return undefined;
+    const names = name === undefined ? statements.names() : [name];
+    const changes = names.map((one) => statements.set(one, undefined));
+    return {
+      done: () => {
+        for (const change of changes) statements.done(change);
+      },
+      undo: () => {
+        for (const change of changes) statements.undo(change);
+      },
+    };
   }
 
   /** An error of the router's own. Where a backend has the transaction, it has to fail there as well. */
   #fail(error: unknown): void {
     const { lease, responses, state } = this.#c;
-    this.#skipping = true;
+    this.#c.skipping = true;
+    const dropped = this.#parsingUnnamed ? this.#settling(this.#statements.set('', undefined)) : undefined;
+    this.#parsingUnnamed = false;
     const { connection } = lease;
     if (connection && !connection.closed) {
       lease.unsynced = true;
-      connection.parseUnnamed(FAILING_TEXT, new ErrorInPlace(responses, error), undefined);
+      connection.parseUnnamed(FAILING_TEXT, new ErrorInPlace(responses, error), dropped);
       connection.flushMessage();
       return;
     }
     if (state.transaction === 'virtual') state.transaction = 'failed';
-    this.#c.inTurn({ write: () => responses.writeError(error) });
+    this.#c.inTurn({ write: () => responses.writeError(error), ...dropped });
   }
 }
 
 function endsTransaction(statement: StatementPlan | undefined): boolean {
   const kind = statement?.effects[0]?.kind;
   return kind === 'commit' || kind === 'rollback';
+}
+
+function noStatement(name: string): PosternError {
+  return name === ''
+    ? objectError('26000', 'unnamed prepared statement does not exist')
+    : objectError('26000', `prepared statement "${name}" does not exist`);
 }
 
 function noPortal(name: string): PosternError {

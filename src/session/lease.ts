@@ -2,7 +2,7 @@
  * The backend that one client holds: taken when a statement needs a node, given back when the transaction is over.
  *
  *   free ──ensure(node)──▶ held ──ReadyForQuery 'I', nothing pending──▶ (settings read back) ──▶ free
- *                           │ └─ a session that needs a backend of its own keeps it aside as `pinned`
+ *                           │ └─ a backend that holds something of the session's is its own (`#own`) until it ends
  *                           └──lost──▶ free, the client is told
  *
  * A BEGIN is held back (state.transaction = 'virtual') until a statement says which node it is for. If the first statements
@@ -10,15 +10,23 @@
  * it moves, with the settings it has made, when a keyed statement names another node.
  *
  * Invariant: a statement is sent only on a backend whose settings equal the client's; the switch is answered before.
- * Invariant: a backend is given back only idle, with nothing pending, and with what it holds of settings known.
+ * Invariant: a backend is given back only idle, with nothing pending, and with what it holds of settings known. One on
+ * which a statement ran that may have left anything else in the session is never given back: pin() names it.
  */
 
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
+import { ask, askUnsynced, switchSettings } from '../backend/internal-query.ts';
 import type { AcquireTicket, NodePool } from '../backend/pool.ts';
+import { decidesReading } from '../backend/settings.ts';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { connectionLost, notSupported, objectError, type PosternError } from '../base/errors.ts';
-import { ask, switchSettings } from '../execute/internal-query.ts';
+import {
+  connectionLost,
+  inFailedTransaction,
+  notSupported,
+  objectError,
+  type PosternError,
+} from '../base/errors.ts';
 import { quoteIdentifier, quoteLiteral } from '../pg/identifier.ts';
 import type { SessionEffect } from '../plan/plan.ts';
 import type { Responses } from './responses.ts';
@@ -31,24 +39,37 @@ const TRANSACTION_SETTINGS = new Set([
   'transaction_deferrable',
 ]);
 
+/** How many scopes were made for transactions that have changed settings. */
+let transactionScopes = 0;
+
 export class Lease {
   connection: BackendConnection | undefined;
   /** Extended-protocol messages were sent since the last Sync: an implicit transaction is open. */
   unsynced = false;
   /** Sent and not yet answered: something whose loss leaves the outcome unknown. */
   outcomeAtStake = false;
+  /** A BEGIN was sent and its answer is not there yet. */
+  beginSent = false;
+  /** The backend has been given back: no portal lives on. */
+  onFree: (() => void) | undefined;
   /** Why this session keeps a backend for itself. */
   pinReason: string | undefined;
-  #pinned: BackendConnection | undefined;
+  /** Its own backends, held or set aside, by node. */
+  readonly #own = new Map<number, BackendConnection>();
+  /** The open transaction has changed what names mean, which nobody else can see yet. */
+  ddlUncommitted = false;
   /** Session-level settings that may have changed since the connection was taken. */
   readonly #touched = new Set<string>();
   /** Settings and savepoints made while floating, in order. */
   #floating: FloatingStep[] | undefined;
   #searchPathStale = false;
+  #scopeInTransaction: string | undefined;
   #drained: (() => void)[] = [];
   #ticket: AcquireTicket = { giveUp: undefined };
   #reading = false;
   #ended = false;
+  /** The open transaction or pipeline has changed settings, maybe for itself only. */
+  settingsChanged = false;
   readonly #state: ClientState;
   responses!: Responses;
   /** Told when the session can't go on (its own backend is gone). */
@@ -63,6 +84,26 @@ export class Lease {
     return this.connection !== undefined && this.connection.transactionStatus !== TransactionStatus.idle;
   }
 
+  /** Has this connection anything of the session's? */
+  has(connection: BackendConnection): boolean {
+    return connection === this.connection || [...this.#own.values()].includes(connection);
+  }
+
+  /** What decides the meaning of a text that is prepared now, see StatementRegistry. */
+  get scope(): string {
+    return this.#scopeInTransaction ?? this.#state.scope;
+  }
+
+  /** Is the backend's transaction known to have failed? */
+  get failed(): boolean {
+    return this.connection?.transactionStatus === TransactionStatus.failed;
+  }
+
+  /** Could the transaction be in a block, or in a failed one, when what was sent has been answered? */
+  get mayBeInBlock(): boolean {
+    return this.inBlock || this.beginSent;
+  }
+
   get searchPathStale(): boolean {
     return this.#searchPathStale;
   }
@@ -72,6 +113,7 @@ export class Lease {
    * or idle, which is the usual case. Throws or rejects with PosternError or ServerError.
    */
   ensure(nodeId: number | undefined): BackendConnection | Promise<BackendConnection> {
+    if (this.#ended) throw objectError('57P01', 'the client has gone');
     const held = this.connection;
     if (!held)
       return this.#acquire(nodeId ?? this.#state.context.catalog.current.homeNodeId, nodeId === undefined);
@@ -83,6 +125,8 @@ export class Lease {
     }
     if (held.pendingCount > 0 && !this.unsynced) return this.drained().then(() => this.ensure(nodeId));
     if (this.unsynced || held.transactionStatus !== TransactionStatus.idle) {
+      if (held.transactionStatus === TransactionStatus.failed && held.pendingCount === 0)
+        throw inFailedTransaction();
       if (this.#floating && !this.unsynced && held.transactionStatus === TransactionStatus.inBlock)
         return this.#move(held, nodeId);
       throw notSupported(
@@ -99,17 +143,27 @@ export class Lease {
     for (const effect of effects) {
       switch (effect.kind) {
         case 'set':
+          this.settingsChanged = true;
           for (const name of effect.names) {
             if (name === 'search_path' || name === 'role') this.#searchPathStale = true;
+            // What is prepared from here to the end of the transaction is for this transaction alone.
+            if (name === 'search_path' || decidesReading(name))
+              this.#scopeInTransaction = `transaction ${++transactionScopes}`;
             if (!effect.local) this.#touched.add(name);
             this.#floating?.push({ kind: 'set', name, local: effect.local });
           }
           break;
         case 'setMany':
+          this.#scopeInTransaction = `transaction ${++transactionScopes}`;
+          this.settingsChanged = true;
           this.pin('settings that the router cannot follow');
           break;
         case 'resetAll':
-          this.pin('RESET ALL inside a transaction');
+          this.settingsChanged = true;
+          for (const name of this.#state.settings.values.keys()) if (name !== 'role') this.#touched.add(name);
+          for (const name of this.#state.defaults.values.keys()) if (name !== 'role') this.#touched.add(name);
+          this.#searchPathStale = true;
+          this.#floating = undefined;
           break;
         case 'pin':
           this.pin(effect.reason);
@@ -127,27 +181,39 @@ export class Lease {
           if (this.#touched.size > 0) this.#searchPathStale = true;
           break;
         case 'begin':
+          this.beginSent = true;
+          break;
         case 'commit':
         case 'rollback':
         case 'discardAll':
+          break;
         case 'ddl':
+          this.ddlUncommitted = true;
           break;
       }
     }
   }
 
-  /** From now on the session has a backend of its own. */
+  /** The backend that is held is the session's own from now on. */
   pin(reason: string): void {
+    const { connection } = this;
+    assert(connection, 'a session is pinned to the backend that it holds');
     this.pinReason ??= reason;
+    this.#own.set(connection.address.nodeId, connection);
     this.#floating = undefined;
   }
 
-  /** DISCARD ALL: nothing of the session's own backend is needed any more. */
+  /** Has the session had one backend on this node since it was pinned there? */
+  isPinnedTo(nodeId: number): boolean {
+    return this.#own.has(nodeId);
+  }
+
+  /** DISCARD ALL: nothing of the session's own backends is needed any more. */
   unpin(): void {
     this.pinReason = undefined;
-    const pinned = this.#pinned;
-    this.#pinned = undefined;
-    if (pinned) this.#poolOf(pinned).discard(pinned);
+    const own = [...this.#own.values()];
+    this.#own.clear();
+    for (const connection of own) this.#discard(connection);
   }
 
   /** ReadyForQuery has been passed on. */
@@ -155,26 +221,39 @@ export class Lease {
     const connection = this.connection;
     if (!connection || this.unsynced || connection.pendingCount > 0) return;
     this.outcomeAtStake = false;
+    this.beginSent = false;
     if (connection.transactionStatus !== TransactionStatus.idle) {
       this.#wakeDrained();
       return;
     }
     this.#floating = undefined;
+    this.ddlUncommitted = false;
+    this.settingsChanged = false;
     if (this.#touched.size > 0 || this.#searchPathStale) {
       void this.#readSettings(connection);
       return;
     }
+    this.#scopeInTransaction = undefined;
     this.#giveBack(connection);
     this.#wakeDrained();
   }
 
   /** The value of search_path inside the transaction, when a statement may have changed it. */
   async readSearchPath(): Promise<void> {
-    await this.drained();
-    const connection = this.connection;
-    if (!connection || !this.#searchPathStale) return;
-    if (connection.transactionStatus === TransactionStatus.failed) return;
-    const [row] = await ask(connection, `SELECT pg_catalog.current_setting('search_path')`);
+    const text = `SELECT pg_catalog.current_setting('search_path')`;
+    let row: (string | null)[] | undefined;
+    if (this.connection && this.unsynced) {
+      // The server keeps its answers back until a Sync or Flush, and a Sync would end the client's implicit transaction.
+      // After an error in the pipeline there is no answer, and no matter: what follows is skipped.
+      [row] = await askUnsynced(this.connection, text).catch(() => []);
+      if (!row) return;
+    } else {
+      await this.drained();
+      const { connection } = this;
+      if (!connection || !this.#searchPathStale) return;
+      if (connection.transactionStatus === TransactionStatus.failed) return;
+      [row] = await ask(connection, text);
+    }
     this.#state.setSearchPath(row?.[0] ?? '');
     if (this.inBlock) return;
     this.#searchPathStale = false;
@@ -189,13 +268,17 @@ export class Lease {
 
   /** The connection is gone; the caller has told the client. Gives whether the session can go on. */
   onLost(connection: BackendConnection): boolean {
-    const wasPinned = connection === this.#pinned;
-    if (wasPinned) this.#pinned = undefined;
+    const wasOwn = this.#own.get(connection.address.nodeId) === connection;
+    if (wasOwn) this.#own.delete(connection.address.nodeId);
     if (connection === this.connection) {
       this.connection = undefined;
       this.unsynced = false;
       this.outcomeAtStake = false;
+      this.beginSent = false;
+      this.#scopeInTransaction = undefined;
       this.#floating = undefined;
+      this.ddlUncommitted = false;
+      this.settingsChanged = false;
       // What a lost SET would have changed is not known: the settings before it stay.
       this.#touched.clear();
       this.#searchPathStale = false;
@@ -204,7 +287,7 @@ export class Lease {
       );
       this.#wakeDrained();
     }
-    return !wasPinned && this.pinReason === undefined;
+    return !wasOwn;
   }
 
   /** Cancels what runs, or what waits for a backend. */
@@ -231,13 +314,19 @@ export class Lease {
     this.#ticket.giveUp?.();
     const { connection } = this;
     this.connection = undefined;
-    const pinned = this.#pinned;
-    this.#pinned = undefined;
-    if (pinned && pinned !== connection) this.#poolOf(pinned).discard(pinned);
+    const own = [...this.#own.values()];
+    const isOwn = connection !== undefined && own.includes(connection);
+    this.#own.clear();
+    for (const aside of own) if (aside !== connection) this.#discard(aside);
     this.#wakeDrained();
     if (!connection || connection.closed) return;
     connection.resumeReading();
-    if (this.pinReason !== undefined || this.unsynced || this.#touched.size > 0) {
+    if (this.#state.copyIn) {
+      // A server that reads COPY data heeds no cancel, but sees that they have ended.
+      this.#discard(connection);
+      return;
+    }
+    if (isOwn || this.unsynced || this.#touched.size > 0) {
       if (connection.pendingCount > 0) void connection.cancel().finally(() => this.#discard(connection));
       else this.#discard(connection);
       return;
@@ -273,8 +362,8 @@ export class Lease {
 
   #acquire(nodeId: number, floating: boolean): BackendConnection | Promise<BackendConnection> {
     const { settings, user } = this.#state;
-    const pinned = this.#pinned;
-    if (pinned && pinned.address.nodeId === nodeId) return this.#adopt(pinned, floating);
+    const own = this.#own.get(nodeId);
+    if (own) return this.#adopt(own, floating);
     const pool = this.#state.context.pools.get(nodeId);
     assert(pool, `no pool for node ${nodeId}`);
     const idle = pool.tryAcquire(user, settings);
@@ -309,13 +398,20 @@ export class Lease {
     try {
       await switchSettings(connection, this.#state.settings);
     } catch (error) {
-      this.connection = undefined;
-      this.#poolOf(connection).discard(connection);
+      this.#dropUnswitched(connection);
       throw error;
     }
     this.#checkHeld(connection);
     if (this.#state.transaction === 'virtual') return this.#begin(connection, floating);
     return connection;
+  }
+
+  /** Settings could not be made here, and nothing has changed: it goes back as it was. */
+  #dropUnswitched(connection: BackendConnection): void {
+    if (this.connection !== connection) return;
+    if (connection.closed) this.connection = undefined;
+    else this.#giveBack(connection);
+    this.#wakeDrained();
   }
 
   /** Begins the client's transaction here. Answered before anything follows: after a failed BEGIN the next would commit alone. */
@@ -415,11 +511,12 @@ export class Lease {
   #giveBack(connection: BackendConnection): void {
     this.connection = undefined;
     this.#floating = undefined;
-    if (this.pinReason !== undefined && !this.#pinned) {
-      this.#pinned = connection;
+    this.onFree?.();
+    if (this.#own.get(connection.address.nodeId) === connection) {
+      // A client that did not read may have stopped it.
+      connection.resumeReading();
       return;
     }
-    if (connection === this.#pinned) return;
     if (connection.quiet) this.#poolOf(connection).release(connection);
     else if (connection.cancelsInFlight > 0) this.#settleAbandoned(connection);
     else this.#poolOf(connection).discard(connection);

@@ -4,11 +4,11 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
+import { ask, borrow } from '../backend/internal-query.ts';
 import type { Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { PosternError, shuttingDown, tooManyConnections } from '../base/errors.ts';
+import { notSupported, PosternError, shuttingDown, tooManyConnections } from '../base/errors.ts';
 import type { RouterContext } from '../execute/context.ts';
-import { ask, borrow } from '../execute/internal-query.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
 import { encodeBackendKeyData, encodeParameterStatus, encodeReadyForQuery } from '../wire/backend.ts';
 import { ClientLogin, type LoggedIn, type LoginHost } from './login.ts';
@@ -28,20 +28,35 @@ interface LoginFacts {
 const LOGIN_FACTS_FRESH_MS = 5_000;
 const LOGIN_FACTS_MAX = 1_000;
 
+/** This process's place among those that share the port. */
+export interface SharedListener {
+  readonly index: number;
+  forwardCancel(processId: number, secretKey: Buffer): void;
+}
+
 export class Listener implements LoginHost {
   readonly users: Users;
   readonly mockSecret = randomBytes(32);
+  readonly loginTimeoutMs: number;
   readonly #context: RouterContext;
   readonly #server: Server;
   readonly #logins = new Set<ClientLogin>();
   readonly #sessions = new Map<number, { session: Session; secretKey: Buffer }>();
   readonly #facts = new Map<string, LoginFacts>();
-  #nextId = 1;
+  /** Session ids of a router of several processes: which one, in the first byte, and a number. */
+  readonly #shared: SharedListener | undefined;
+  #nextNumber = 0;
   #closing = false;
 
-  constructor(context: RouterContext, users: Users) {
+  constructor(
+    context: RouterContext,
+    users: Users,
+    options: { readonly loginTimeoutMs?: number | undefined; readonly shared?: SharedListener | undefined },
+  ) {
     this.#context = context;
     this.users = users;
+    this.loginTimeoutMs = options.loginTimeoutMs ?? BOUNDS.loginTimeoutMs;
+    this.#shared = options.shared;
     this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 }, (socket) =>
       this.#onSocket(socket),
     );
@@ -79,6 +94,11 @@ export class Listener implements LoginHost {
 
   /** A key that fits no session is ignored, as PostgreSQL does. */
   async cancel(processId: number, secretKey: Buffer): Promise<void> {
+    const shared = this.#shared;
+    if (shared && processId >>> 24 !== shared.index) {
+      shared.forwardCancel(processId, secretKey);
+      return;
+    }
     const found = this.#sessions.get(processId);
     if (!found || found.secretKey.length !== secretKey.length) return;
     if (!timingSafeEqual(found.secretKey, secretKey)) return;
@@ -146,6 +166,11 @@ export class Listener implements LoginHost {
           const values = new Map([...asked.values.keys()].map((name, i) => [name, row[i + 1] ?? undefined]));
           const defaults = asked.with(values);
           connection.settings = defaults;
+          if (connection.parameters.get('standard_conforming_strings') === 'off')
+            throw notSupported(
+              'standard_conforming_strings is off for this role or database',
+              'Set it to on: the router reads string literals by the standard.',
+            );
           return {
             parameters: new Map(connection.parameters),
             defaults,
@@ -167,9 +192,10 @@ export class Listener implements LoginHost {
   }
 
   #freeId(): number {
+    const base = (this.#shared?.index ?? 0) << 24;
     do {
-      this.#nextId = this.#nextId >= 0x7fff_ffff ? 1 : this.#nextId + 1;
-    } while (this.#sessions.has(this.#nextId));
-    return this.#nextId;
+      this.#nextNumber = (this.#nextNumber % 0xff_fffe) + 1;
+    } while (this.#sessions.has(base + this.#nextNumber));
+    return base + this.#nextNumber;
   }
 }

@@ -12,6 +12,7 @@ import type { Socket } from 'node:net';
 import { Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { cannotConnect, notSupported, objectError, PosternError, protocolViolation } from '../base/errors.ts';
+import { refuseSetting } from '../plan/settings.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import {
   encodeAuthenticationOk,
@@ -54,6 +55,7 @@ export interface LoginHost {
   readonly users: Users;
   /** For verifiers of users that don't exist. */
   readonly mockSecret: Buffer;
+  readonly loginTimeoutMs: number;
   cancel(processId: number, secretKey: Buffer): Promise<void>;
   /** Takes over the socket. Rejects with PosternError or ServerError: the client is then told and closed. */
   admit(client: LoggedIn): Promise<void>;
@@ -78,7 +80,7 @@ export class ClientLogin {
       this.#refuse(
         new PosternError({ sqlState: '08P01', message: 'canceling authentication due to timeout' }),
       );
-    }, BOUNDS.loginTimeoutMs);
+    }, host.loginTimeoutMs);
     socket.on('data', this.#onData);
     socket.on('error', () => socket.destroy());
     socket.on('close', () => {
@@ -270,6 +272,7 @@ function startupSettings(parameters: ReadonlyMap<string, string>): Settings {
   const values = new Map<string, string>();
   for (const [name, value] of optionSettings(parameters.get('options') ?? '')) values.set(name, value);
   for (const [name, value] of parameters) if (!NOT_SETTINGS.has(name)) values.set(name.toLowerCase(), value);
+  for (const [name, value] of values) refuseSetting(name, [value]);
   return new Settings(values);
 }
 

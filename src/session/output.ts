@@ -15,6 +15,7 @@ export class ClientOutput implements Flushable {
   readonly #socket: Socket;
   readonly #queue: FlushQueue;
   #writer: FrameWriter | undefined;
+  #ended = false;
 
   constructor(socket: Socket, queue: FlushQueue) {
     this.#socket = socket;
@@ -41,12 +42,14 @@ export class ClientOutput implements Flushable {
     const bytes = writer.take();
     assert(writer.length === 0, 'a writer that was taken is empty');
     if (spare.length < SPARE_MAX) spare.push(writer);
-    if (bytes.length > 0 && !this.#socket.destroyed) this.#socket.write(bytes);
+    // What a backend still answers to a client that has been closed goes nowhere.
+    if (bytes.length > 0 && !this.#ended && !this.#socket.destroyed) this.#socket.write(bytes);
   }
 
   /** Sends what is there and closes. */
   end(): void {
     this.flush();
+    this.#ended = true;
     this.#socket.end();
   }
 }

@@ -9,7 +9,7 @@
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { Pending, type PendingKind, type ResponseSink } from '../backend/pending.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
-import { connectionLost, outcomeUnknown, PosternError } from '../base/errors.ts';
+import { connectionLost, inFailedTransaction, outcomeUnknown, PosternError } from '../base/errors.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import {
   encodeErrorFields,
@@ -39,30 +39,38 @@ const REPORTED = new Set([
   'TimeZone',
 ]);
 
+/** What PostgreSQL looks for before it looks whether the transaction has failed: syntax, statements and portals by name. */
+const TOLD_IN_FAILED = new Set(['42601', '26000', '34000', '25P02', '08006', '08007']);
+
 /** What the router has to know of a request when its answer comes. */
 export interface RequestTag {
   /** The statement goes to a leaf: its errors are told in the user's names. */
   readonly leaf?: LeafTarget | undefined;
   /** The request prepares or binds this. */
   readonly statement?: SharedStatement | undefined;
+  /** The client's name for it. */
+  readonly name?: string | undefined;
   readonly onDone?: (() => void) | undefined;
-  readonly onFailed?: (() => void) | undefined;
+  /** `skipped`: not by its own fault, but because an earlier message of the pipeline failed. */
+  readonly onFailed?: ((skipped: boolean) => void) | undefined;
 }
 
 /** An answer of the router's own that has to wait for its turn. */
 export interface LocalAnswer {
   readonly write: (writer: FrameWriter) => void;
   readonly onDone?: (() => void) | undefined;
-  readonly onFailed?: (() => void) | undefined;
+  readonly onFailed?: ((skipped: boolean) => void) | undefined;
 }
 
 export class Responses implements ResponseSink {
-  /** ReadyForQuery messages that the client is still owed. */
-  owedReady = 0;
+  /** The COPY FROM STDIN that the client is in has failed. */
+  onCopyFailed!: () => void;
   /** After a loss: portals are gone, and (with an error) what came since the last Sync is void. */
   onVoid!: (error: PosternError | undefined) => void;
   /** The session can't go on. */
   onFatal!: (error: PosternError) => void;
+  /** The server waits for the rows of a COPY. */
+  onCopyIn!: () => void;
   /** Output is not read by the client, or is again. */
   onOutput!: () => void;
   readonly #state: ClientState;
@@ -70,10 +78,50 @@ export class Responses implements ResponseSink {
   /** Parameters were last compared with this connection at this version. */
   #toldBy: BackendConnection | undefined;
   #toldVersion = -1;
+  #owedReady = 0;
+  #settling: (() => void)[] = [];
+  #copying: (() => void)[] = [];
 
   constructor(state: ClientState, lease: Lease) {
     this.#state = state;
     this.#lease = lease;
+  }
+
+  /** ReadyForQuery messages that the client is still owed. */
+  get owedReady(): number {
+    return this.#owedReady;
+  }
+
+  /** `count` more, or fewer, are owed. */
+  owe(count: number): void {
+    this.#owedReady += count;
+    if (this.#owedReady > 0 || this.#settling.length === 0) return;
+    const waiting = this.#settling;
+    this.#settling = [];
+    for (const wake of waiting) wake();
+  }
+
+  /** Resolves when no ReadyForQuery is owed: what the transaction's status is, is known then. */
+  settled(): Promise<void> {
+    if (this.#owedReady <= 0) return Promise.resolve();
+    return new Promise((resolve) => this.#settling.push(resolve));
+  }
+
+  /** Resolves when the server asks for COPY data, or when nothing that could make it ask is under way. */
+  copyStarted(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#copying.push(resolve);
+      this.#checkCopying();
+    });
+  }
+
+  #checkCopying(): void {
+    if (this.#copying.length === 0) return;
+    const { connection } = this.#lease;
+    if (!this.#state.copyIn && connection && connection.pendingCount > 0) return;
+    const waiting = this.#copying;
+    this.#copying = [];
+    for (const wake of waiting) wake();
   }
 
   onMessage(type: number, reader: FrameReader, kind: PendingKind, tag: unknown): void {
@@ -81,14 +129,16 @@ export class Responses implements ResponseSink {
     switch (type) {
       case Backend.ErrorResponse:
         this.#onError(reader, kind, request);
+        this.#checkCopying();
         return;
       case Backend.ReadyForQuery:
         this.onServerReady(request);
+        this.#checkCopying();
         return;
       case Backend.CopyInResponse:
         this.#state.copyIn = true;
         if (kind === Pending.execute && this.#lease.connection)
-          this.owedReady -= this.#lease.connection.dropSyncsAfterHead();
+          this.owe(-this.#lease.connection.dropSyncsAfterHead());
         break;
       case Backend.CommandComplete:
         this.#state.copyIn = false;
@@ -98,7 +148,9 @@ export class Responses implements ResponseSink {
         break;
     }
     this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
+    if (type === Backend.CopyInResponse) this.onCopyIn();
     if (kind !== Pending.query) request?.onDone?.();
+    this.#checkCopying();
   }
 
   onRows(buffer: Buffer, start: number, end: number): void {
@@ -115,14 +167,22 @@ export class Responses implements ResponseSink {
     const answer = tag as LocalAnswer;
     answer.write(this.#state.output.writer);
     answer.onDone?.();
+    this.#checkCopying();
+    // The last answer may have been held up behind a ReadyForQuery that could not give the backend back yet.
+    if (this.#lease.connection?.pendingCount === 0) this.#lease.onReady();
   }
 
-  onDiscarded(_kind: PendingKind, tag: unknown): void {
-    (tag as RequestTag | LocalAnswer | undefined)?.onFailed?.();
+  onDiscarded(kind: PendingKind, tag: unknown): void {
+    // A Query is skipped like any other message, and nothing is owed for it.
+    if (kind === Pending.query) this.owe(-1);
+    (tag as RequestTag | LocalAnswer | undefined)?.onFailed?.(true);
+    this.#checkCopying();
   }
 
   /** A backend died with answers outstanding, or while it held this session's transaction. */
   onLost(connection: BackendConnection, cause: PosternError): void {
+    // One that was given up is no loss.
+    if (!this.#lease.has(connection)) return;
     const inBlock = connection.transactionStatus !== TransactionStatus.idle;
     const error = this.#lease.outcomeAtStake
       ? outcomeUnknown(connection.address.nodeName)
@@ -139,12 +199,13 @@ export class Responses implements ResponseSink {
     // With the outcome of a COMMIT unknown, the transaction is over either way.
     if (inBlock && error.sqlState !== '08007') this.#state.transaction = 'failed';
     const owed = this.owedReady;
-    this.owedReady = 0;
     for (let i = 0; i < owed; i++) {
       this.writeError(error);
       encodeReadyForQuery(this.#state.output.writer, this.ownStatus());
     }
     this.onVoid(unsynced ? error : undefined);
+    this.owe(-owed);
+    this.#checkCopying();
   }
 
   /** What ReadyForQuery says when no backend is held. */
@@ -177,10 +238,16 @@ export class Responses implements ResponseSink {
     }
   }
 
+  /** An error of the router's in the turn of a message to the backend. */
+  writeErrorInPlace(error: unknown): void {
+    const failedBefore = this.#lease.connection?.transactionStatus === TransactionStatus.failed;
+    const code = error instanceof PosternError || error instanceof ServerError ? error.sqlState : '';
+    this.writeError(failedBefore && !TOLD_IN_FAILED.has(code) ? inFailedTransaction() : error);
+  }
+
   /** The backend's ReadyForQuery, in the client's terms. */
   onServerReady(request?: RequestTag): void {
     const { connection } = this.#lease;
-    this.owedReady--;
     this.#state.copyIn = false;
     if (connection) {
       if (connection !== this.#toldBy || connection.parametersVersion !== this.#toldVersion)
@@ -189,14 +256,18 @@ export class Responses implements ResponseSink {
       encodeReadyForQuery(this.#state.output.writer, statusLetter(connection.transactionStatus));
     }
     this.#lease.onReady();
+    this.owe(-1);
   }
 
   #onError(reader: FrameReader, kind: PendingKind, request: RequestTag | undefined): void {
-    this.#state.copyIn = false;
+    if (this.#state.copyIn) {
+      this.#state.copyIn = false;
+      this.onCopyFailed();
+    }
     const { connection } = this.#lease;
     const statement = request?.statement;
     if (statement && connection && kind === Pending.parse) connection.prepared.remove(statement);
-    if (kind !== Pending.query) request?.onFailed?.();
+    if (kind !== Pending.query) request?.onFailed?.(false);
     if (!request?.leaf && !statement) {
       this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
       return;
@@ -204,12 +275,16 @@ export class Responses implements ResponseSink {
     const fields = readErrorFields(reader);
     if (statement && connection && isStalePlan(fields)) {
       // The table has changed under a statement that was prepared before: the next one prepares it afresh.
-      connection.prepared.remove(statement);
+      connection.prepared.drop(statement);
       statement.validated = false;
     }
     if (request.leaf) {
       if (isMissingLeaf(fields, request.leaf)) void this.#state.context.catalog.refresh().catch(() => {});
       encodeErrorFields(this.#state.output.writer, 'E', inUsersNames(fields, request.leaf));
+      return;
+    }
+    if (kind === Pending.bind && request.name !== undefined && fields.get('C') === '08P01') {
+      encodeErrorFields(this.#state.output.writer, 'E', withClientsName(fields, request.name));
       return;
     }
     this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
@@ -229,7 +304,7 @@ export class Responses implements ResponseSink {
 
 /**
  * The answers to a message that was sent only to make the server fail the transaction as PostgreSQL would have: the
- * router's own error takes the place of the server's.
+ * router's own error takes the place of the server's. In a transaction that has already failed, that is the error.
  */
 export class ErrorInPlace implements ResponseSink {
   readonly #responses: Responses;
@@ -240,15 +315,21 @@ export class ErrorInPlace implements ResponseSink {
     this.#error = error;
   }
 
-  onMessage(type: number): void {
-    if (type === Backend.ErrorResponse) this.#responses.writeError(this.#error);
+  onMessage(type: number, _reader: FrameReader, _kind: PendingKind, tag: unknown): void {
+    if (type === Backend.ErrorResponse) {
+      this.#responses.writeErrorInPlace(this.#error);
+      (tag as RequestTag | undefined)?.onDone?.();
+    }
     if (type === Backend.ReadyForQuery) this.#responses.onServerReady();
   }
 
   onRows(): void {}
   onNotice(): void {}
   onLocal(): void {}
-  onDiscarded(): void {}
+
+  onDiscarded(kind: PendingKind, tag: unknown): void {
+    this.#responses.onDiscarded(kind, tag);
+  }
 
   /** The session is told as the connection's lessee. */
   onLost(): void {}
@@ -276,6 +357,12 @@ export class InjectedParse implements ResponseSink {
     this.#responses.onDiscarded(kind, tag);
   }
   onLost(): void {}
+}
+
+/** The number of parameters is told with the name of the statement. */
+function withClientsName(fields: Map<string, string>, name: string): Map<string, string> {
+  const message = fields.get('M') ?? '';
+  return new Map(fields).set('M', message.replace(/"postern_\d+"/, () => `"${name}"`));
 }
 
 /** "cached plan must not change result type" */

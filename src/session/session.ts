@@ -15,9 +15,10 @@ import { notSupported, PosternError, protocolViolation, shuttingDown } from '../
 import { encodeErrorResponse } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { Frontend } from '../wire/message-types.ts';
-import { Conversation } from './conversation.ts';
+import { Conversation, PARKED } from './conversation.ts';
 import { ExtendedProtocol } from './extended-protocol.ts';
 import { Lease } from './lease.ts';
+import { PreparedExecution } from './prepared-execution.ts';
 import { Responses } from './responses.ts';
 import { SimpleProtocol } from './simple-protocol.ts';
 import type { ClientState } from './state.ts';
@@ -28,12 +29,17 @@ export class Session {
   readonly #state: ClientState;
   readonly #lease: Lease;
   readonly #responses: Responses;
+  readonly #conversation: Conversation;
   readonly #simple: SimpleProtocol;
   readonly #extended: ExtendedProtocol;
   readonly #onClosed: () => void;
   #waiting = false;
   #closed = false;
   #outputStalled = false;
+  /** What arrived while parked. */
+  #early: Buffer | undefined;
+  #terminating = false;
+  #backendStalled = false;
 
   constructor(options: { socket: Socket; reader: FrameReader; state: ClientState; onClosed: () => void }) {
     this.#socket = options.socket;
@@ -44,12 +50,25 @@ export class Session {
     this.#responses = new Responses(this.#state, this.#lease);
     this.#lease.responses = this.#responses;
     const conversation = new Conversation(this.#state, this.#lease, this.#responses);
-    this.#simple = new SimpleProtocol(conversation);
-    this.#extended = new ExtendedProtocol(conversation);
+    conversation.unpark = () => this.#unpark();
+    this.#conversation = conversation;
+    const execution = new PreparedExecution(conversation);
+    this.#simple = new SimpleProtocol(conversation, execution);
+    this.#extended = new ExtendedProtocol(conversation, execution);
     this.#lease.onFatal = (error) => this.#fatal(error);
     this.#responses.onFatal = (error) => this.#fatal(error);
-    this.#responses.onVoid = (error) => this.#extended.onVoid(error);
+    this.#responses.onVoid = (error) => {
+      this.#extended.onVoid(error);
+      this.#onFree();
+    };
+    this.#responses.onCopyIn = () => this.#onCopyIn();
     this.#responses.onOutput = () => this.#checkOutput();
+    this.#responses.onCopyFailed = () => {
+      if (!this.#state.syncHeld) return;
+      this.#state.syncHeld = false;
+      void this.#extended.onSync();
+    };
+    this.#lease.onFree = () => this.#extended.forgetPortals();
     this.#socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     this.#socket.on('drain', () => this.#onDrain());
     this.#socket.on('close', () => this.#close());
@@ -62,6 +81,7 @@ export class Session {
   }
 
   cancel(): Promise<void> {
+    if (this.#conversation.cancelWrite()) return Promise.resolve();
     return this.#lease.cancel();
   }
 
@@ -72,6 +92,12 @@ export class Session {
 
   #onData(chunk: Buffer): void {
     if (this.#closed) return;
+    if (this.#waiting) {
+      // A parked session leaves its socket open for reading: it is seldom parked for long.
+      this.#early = this.#early ? Buffer.concat([this.#early, chunk]) : chunk;
+      this.#socket.pause();
+      return;
+    }
     try {
       this.#reader.push(chunk);
     } catch (error) {
@@ -86,11 +112,18 @@ export class Session {
       while (!this.#waiting && !this.#closed) {
         if (this.#mustPause()) return;
         if (!this.#reader.next()) {
+          if (this.#early) {
+            const chunk = this.#early;
+            this.#early = undefined;
+            this.#reader.push(chunk);
+            continue;
+          }
           this.#socket.resume();
           return;
         }
         const waiting = this.#onFrame();
-        if (waiting) this.#wait(waiting);
+        if (waiting === PARKED) this.#waiting = true;
+        else if (waiting) this.#wait(waiting);
       }
     } catch (error) {
       this.#onError(error);
@@ -109,11 +142,18 @@ export class Session {
     );
   }
 
-  #onFrame(): void | Promise<void> {
+  #unpark(): void {
+    if (!this.#waiting || this.#closed) return;
+    this.#waiting = false;
+    this.#pump();
+  }
+
+  #onFrame(): void | Promise<void> | typeof PARKED {
     const reader = this.#reader;
+    this.#checkCopy(reader.type);
     switch (reader.type) {
       case Frontend.Query:
-        return this.#simple.onQuery(reader);
+        return this.#extended.beforeQuery(() => this.#simple.onQuery(reader));
       case Frontend.Parse:
         return this.#extended.onParse(reader);
       case Frontend.Bind:
@@ -127,13 +167,17 @@ export class Session {
       case Frontend.Flush:
         return this.#extended.onFlush();
       case Frontend.Sync:
+        if (this.#state.copyIn) {
+          this.#state.syncHeld = true;
+          return;
+        }
         return this.#extended.onSync();
       case Frontend.CopyData:
       case Frontend.CopyDone:
       case Frontend.CopyFail:
         return this.#onCopyFrame();
       case Frontend.Terminate:
-        return this.#lease.drained().then(() => this.#close());
+        return this.#terminate();
       case Frontend.FunctionCall:
         throw new PosternError({
           ...fatal(notSupported('the fastpath function call is not supported', 'Use SELECT f(…).')),
@@ -143,11 +187,54 @@ export class Session {
     }
   }
 
+  /**
+   * What was sent whole is answered first, so that it takes place. What waits for more of this client's messages never ends:
+   * a pipeline without its Sync, a COPY without its rows.
+   */
+  #terminate(): Promise<void> | void {
+    this.#terminating = true;
+    if (this.#lease.unsynced || this.#state.copyIn) this.#close();
+    else return this.#lease.drained().then(() => this.#close());
+  }
+
+  #onCopyIn(): void {
+    if (this.#terminating) this.#close();
+  }
+
   /** Outside of a COPY they are ignored, as PostgreSQL does after one has failed. */
-  #onCopyFrame(): void {
+  #onCopyFrame(): void | Promise<void> {
     const { connection } = this.#lease;
-    if (!this.#state.copyIn || !connection) return;
+    if (!connection || this.#conversation.skipping) return;
+    const state = this.#state;
+    if (!state.copyIn) {
+      if (connection.pendingCount === 0) return;
+      // They may belong to a COPY that is still on its way to the server.
+      return Promise.race([this.#responses.copyStarted(), this.#lease.drained()]).then(() => {
+        if (state.copyIn) return this.#onCopyFrame();
+      });
+    }
+    const { type } = this.#reader;
     connection.copyFrames(this.#reader.buffer, this.#reader.start, this.#reader.end);
+    if (type === Frontend.CopyData) return;
+    state.copyIn = false;
+    state.syncHeld = false;
+  }
+
+  /** PostgreSQL fails the COPY and goes on; here the session ends, since no driver does it. */
+  #checkCopy(type: number): void {
+    if (!this.#state.copyIn) return;
+    switch (type) {
+      case Frontend.CopyData:
+      case Frontend.CopyDone:
+      case Frontend.CopyFail:
+      case Frontend.Flush:
+      case Frontend.Sync:
+      case Frontend.Terminate:
+        return;
+    }
+    throw protocolViolation(
+      `unexpected message type 0x${type.toString(16).toUpperCase()} during COPY from stdin`,
+    );
   }
 
   /** Back-pressure: neither a client that doesn't read nor a backend that doesn't may fill the router's memory. */
@@ -155,8 +242,10 @@ export class Session {
     const { connection } = this.#lease;
     if (connection && connection.unsentBytes > BOUNDS.backendUnsentBytesMax) {
       this.#socket.pause();
+      this.#backendStalled = true;
       connection.onDrain = () => {
         connection.onDrain = undefined;
+        this.#backendStalled = false;
         this.#pump();
       };
       return true;
@@ -165,6 +254,13 @@ export class Session {
     this.#outputStalled = true;
     this.#socket.pause();
     return true;
+  }
+
+  /** The backend that took no more is gone, or somebody else's. */
+  #onFree(): void {
+    if (!this.#backendStalled) return;
+    this.#backendStalled = false;
+    queueMicrotask(() => this.#pump());
   }
 
   /** Rows are on their way to a client that doesn't read them: its backend waits. */
@@ -205,6 +301,7 @@ export class Session {
   #close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#conversation.cancelWrite();
     this.#lease.end();
     this.#state.output.end();
     // A client that neither reads nor closes is not waited for.

@@ -23,6 +23,7 @@ import {
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { readQueryText } from '../wire/frontend.ts';
 import type { Conversation } from './conversation.ts';
+import type { PreparedExecution } from './prepared-execution.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
 
 /** A text that fails in any server: sent where a transaction has to fail for a reason of the router's. */
@@ -30,9 +31,11 @@ export const FAILING_TEXT = 'refused_by_postern';
 
 export class SimpleProtocol {
   readonly #c: Conversation;
+  readonly #execution: PreparedExecution;
 
-  constructor(conversation: Conversation) {
+  constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
+    this.#execution = execution;
   }
 
   /** Handles one Query message; a promise when something has to be waited for. Errors are answered; only a broken protocol throws. */
@@ -63,6 +66,7 @@ export class SimpleProtocol {
         statements: [],
       });
     }
+    if (this.#mustSettle(plan)) return this.#c.responses.settled().then(() => this.#planned(text));
     for (const statement of plan.statements) {
       if (statement.refusal) throw statement.refusal;
       this.#c.checkSessionState(statement);
@@ -106,8 +110,9 @@ export class SimpleProtocol {
         return lease.drained().then(() => this.#dispatch(cached));
       const local = this.#c.answerLocally(first, plan.text);
       if (local) {
-        if (local instanceof Promise) return local.then((tag) => this.#answer(tag));
-        return this.#answer(local);
+        if (local instanceof Promise) return local.then(({ tag }) => this.#answer(tag));
+        local.deallocation?.done();
+        return this.#answer(local.tag);
       }
     } else if (plan.statements.some((statement) => statement.command)) {
       throw notSupported(
@@ -130,7 +135,7 @@ export class SimpleProtocol {
   #sendOn(connection: BackendConnection, cached: CachedQuery, choice: Choice): void {
     const { responses } = this.#c;
     const { plan } = cached;
-    let text = plan.text;
+    let { text } = cached;
     let tag: RequestTag | undefined;
     const leafAt = choice.statements.findIndex((statement) => statement.bucket >= 0);
     if (leafAt >= 0) {
@@ -149,7 +154,7 @@ export class SimpleProtocol {
     }
     const afterwards = this.#c.noteSending(plan, connection);
     if (afterwards) tag = { ...tag, onDone: afterwards };
-    responses.owedReady++;
+    responses.owe(1);
     connection.query(text, responses, tag);
     this.#c.noteSent(plan, connection);
   }
@@ -163,28 +168,27 @@ export class SimpleProtocol {
   }
 
   async #command(statement: StatementPlan): Promise<void> {
-    const { lease, state } = this.#c;
-    await lease.drained();
-    if (lease.inBlock || lease.unsynced || state.transaction !== 'none') {
-      throw objectError(
-        '25001',
-        'this statement is carried out on all nodes and cannot run inside a transaction block',
-        'Send it outside of a transaction.',
-      );
-    }
-    const result = await this.#c.runCommand(statement);
+    const write = await this.#c.runCommand(statement);
     this.#c.inTurn({
       write: (writer) => {
-        for (const notice of result.notices)
-          encodeNoticeResponse(writer, 'NOTICE', notice.sqlState, notice.message);
-        if (result.row) {
-          encodeRowDescription(writer, [{ name: result.row.column, typeOid: OID.text }]);
-          encodeDataRow(writer, [result.row.value]);
-        }
-        encodeCommandComplete(writer, result.tag);
+        this.#c.describeCommand(writer, statement.command!);
+        write(writer);
       },
     });
     this.#ready();
+  }
+
+  /** What this text does depends on what the messages before it have left, and they are not all answered. */
+  #mustSettle(plan: QueryPlan): boolean {
+    const { responses, lease } = this.#c;
+    if (responses.owedReady === 0) return false;
+    return (
+      lease.mayBeInBlock ||
+      plan.statements.some(
+        ({ effects, command, refusal }) =>
+          effects.length > 0 || command !== undefined || refusal !== undefined,
+      )
+    );
   }
 
   #answer(tag: string): void {
@@ -193,8 +197,15 @@ export class SimpleProtocol {
   }
 
   #ready(): void {
-    const status = this.#c.currentStatus();
-    this.#c.inTurn({ write: (writer) => encodeReadyForQuery(writer, status) });
+    const { responses } = this.#c;
+    responses.owe(1);
+    this.#c.inTurn({
+      write: (writer) => {
+        encodeReadyForQuery(writer, this.#c.currentStatus());
+        responses.owe(-1);
+      },
+      onFailed: () => responses.owe(-1),
+    });
   }
 
   /** The router's own error. Where a backend has the transaction, it has to fail there too. */
@@ -206,7 +217,7 @@ export class SimpleProtocol {
       !connection.closed &&
       (lease.inBlock || lease.unsynced || connection.pendingCount > 0)
     ) {
-      responses.owedReady++;
+      responses.owe(1);
       connection.query(FAILING_TEXT, new ErrorInPlace(responses, error), undefined);
       return;
     }

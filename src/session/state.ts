@@ -25,10 +25,14 @@ export class ClientState {
   beginText = '';
   /** ParameterStatus values that the client has been told. */
   readonly told = new Map<string, string>();
+  /** The server reads COPY data, as far as is known, and the client has not ended them. */
   copyIn = false;
+  /** A Sync came while copyIn: the server ignores it there, unless the COPY has failed meanwhile. */
+  syncHeld = false;
   #settings: Settings;
   #searchPath: { readonly key: string; readonly schemas: readonly string[] };
   #searchPathText: string;
+  #scope: string | undefined;
   /** The value of search_path after login. */
   readonly loginSearchPath: string;
 
@@ -58,7 +62,14 @@ export class ClientState {
       settings.values.get('search_path') !== this.#settings.values.get('search_path') ||
       settings.values.get('role') !== this.#settings.values.get('role');
     this.#settings = settings;
+    this.#scope = undefined;
     if (pathChanged) this.setSearchPath(settings.values.get('search_path') ?? this.loginSearchPath);
+  }
+
+  /** What decides the meaning of a text that is prepared, outside of a transaction that has changed settings. */
+  get scope(): string {
+    this.#scope ??= `${this.#settings.readingKey}\0${this.#searchPath.key}`;
+    return this.#scope;
   }
 
   /** As it resolves now, SET LOCAL included. `key` tells search paths apart in the plan cache. */
@@ -69,6 +80,7 @@ export class ClientState {
   setSearchPath(text: string): void {
     this.#searchPathText = text;
     this.#searchPath = this.#resolve(text);
+    this.#scope = undefined;
   }
 
   get role(): string {

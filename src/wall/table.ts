@@ -13,7 +13,7 @@ export function formatPoint(point: SweepPoint): string {
     .join('  ');
 }
 
-export function formatSkipped(skipped: SkippedPoint): string {
+function formatSkipped(skipped: SkippedPoint): string {
   return `clients=${pad(skipped.clients, 4)}  skipped: ${skipped.reason}`;
 }
 

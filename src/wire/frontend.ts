@@ -8,7 +8,7 @@
 import { assert } from '../base/assert.ts';
 import { objectError, protocolViolation } from '../base/errors.ts';
 import { type Body, BodyCursor } from './body-cursor.ts';
-import type { FrameWriter } from './frame-writer.ts';
+import { FrameWriter } from './frame-writer.ts';
 import { Frontend } from './message-types.ts';
 
 const PARAMETERS_MAX = 0xffff;
@@ -271,12 +271,54 @@ export function encodeBindWithExtraParameters(
   writer.begin(Frontend.Bind);
   writer.cstring(portal);
   writer.cstring(statement);
+  writeTailWithExtra(writer, view, buffer, extra);
+  writer.end();
+}
+
+/** A Bind whose tail (formats, values, result formats) was kept by bindTail(). The portal is the unnamed one. */
+export function encodeBindTail(writer: FrameWriter, statement: string, tail: Buffer): void {
+  writer.begin(Frontend.Bind);
+  writer.uint8(0);
+  writer.cstring(statement);
+  writer.bytes(tail, 0, tail.length);
+  writer.end();
+}
+
+/** What follows both names of a Bind, with `extra` text parameters behind the client's own, to be kept. */
+export function bindTail(view: BindView, buffer: Buffer, extra: readonly string[] | undefined): Buffer {
+  if (!extra || extra.length === 0) return Buffer.from(buffer.subarray(view.tailStart, view.tailEnd));
+  const scratch = new FrameWriter(view.tailEnd - view.tailStart + 32 * extra.length);
+  writeTailWithExtra(scratch, view, buffer, extra);
+  return scratch.take();
+}
+
+/** The tail of a Bind with text parameters only, and results in text. */
+export function textBindTail(values: readonly (string | null)[]): Buffer {
+  if (values.length === 0) return NO_PARAMETERS;
+  const scratch = new FrameWriter(64);
+  scratch.int16(0);
+  scratch.int16(values.length);
+  for (const value of values) {
+    if (value === null) scratch.int32(-1);
+    else scratch.countedString(value);
+  }
+  scratch.int16(0);
+  return scratch.take();
+}
+
+const NO_PARAMETERS = Buffer.alloc(6);
+
+function writeTailWithExtra(
+  writer: FrameWriter,
+  view: BindView,
+  buffer: Buffer,
+  extra: readonly string[],
+): void {
   encodeFormatsWithExtra(writer, view, extra.length);
-  writer.int16(count);
+  writer.int16(view.parameterCount + extra.length);
   writer.bytes(buffer, view.valuesStart + 2, view.resultFormatsStart);
   for (const value of extra) writer.countedString(value);
   writer.bytes(buffer, view.resultFormatsStart, view.resultFormatsEnd);
-  writer.end();
 }
 
 function encodeFormatsWithExtra(writer: FrameWriter, view: BindView, extraCount: number): void {

@@ -17,6 +17,8 @@ export interface TestClusterOptions {
   /** How the nodes authenticate the router; default trust. With scram-sha-256 each user needs a password. */
   readonly nodeAuth?: 'trust' | 'scram-sha-256';
   readonly settings?: Record<string, string>;
+  /** Default: as the router's. */
+  readonly coalesce?: boolean;
 }
 
 export interface TestCluster {
@@ -56,6 +58,7 @@ export async function startTestCluster(options: TestClusterOptions = {}): Promis
       home: 'n1',
       users,
       connectionsPerNode: options.connectionsPerNode,
+      coalesce: options.coalesce,
     };
     const router = await startRouter(routerOptions);
     return {

@@ -1,29 +1,37 @@
 /** Questions that the router itself asks a server, on a connection that it holds or borrows. All bounded in time. */
 
-import type { BackendConnection } from '../backend/connection.ts';
-import type { PendingKind, ResponseSink } from '../backend/pending.ts';
-import type { NodePool } from '../backend/pool.ts';
-import { type Settings, settingsSwitchText } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { PosternError } from '../base/errors.ts';
+import { connectionLost, PosternError } from '../base/errors.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import { readDataRowText, readErrorFields } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { Backend } from '../wire/message-types.ts';
+import type { BackendConnection } from './connection.ts';
+import type { PendingKind, ResponseSink } from './pending.ts';
+import type { NodePool } from './pool.ts';
 import { rowFrames } from './row-frames.ts';
+import { type Settings, settingsSwitchText } from './settings.ts';
 
 export type Rows = (string | null)[][];
 
-/** Collects one simple query's rows. */
+/** Collects one query's rows. */
 class Collector implements ResponseSink {
   readonly rows: Rows = [];
   readonly #nodeName: string;
   readonly #resolve: (rows: Rows) => void;
   readonly #reject: (error: Error) => void;
+  /** The message after which the rows are complete. */
+  readonly #endsWith: number;
   #error: ServerError | undefined;
 
-  constructor(nodeName: string, resolve: (rows: Rows) => void, reject: (error: Error) => void) {
+  constructor(
+    nodeName: string,
+    endsWith: number,
+    resolve: (rows: Rows) => void,
+    reject: (error: Error) => void,
+  ) {
     this.#nodeName = nodeName;
+    this.#endsWith = endsWith;
     this.#resolve = resolve;
     this.#reject = reject;
   }
@@ -31,7 +39,11 @@ class Collector implements ResponseSink {
   onMessage(type: number, reader: FrameReader, _kind: PendingKind): void {
     if (type === Backend.ErrorResponse)
       this.#error = new ServerError(this.#nodeName, readErrorFields(reader));
-    if (type !== Backend.ReadyForQuery) return;
+    if (type !== this.#endsWith) {
+      if (this.#error && type === Backend.ErrorResponse && this.#endsWith !== Backend.ReadyForQuery)
+        this.#reject(this.#error);
+      return;
+    }
     if (this.#error) this.#reject(this.#error);
     else this.#resolve(this.rows);
   }
@@ -42,7 +54,11 @@ class Collector implements ResponseSink {
 
   onNotice(): void {}
   onLocal(): void {}
-  onDiscarded(): void {}
+
+  /** Skipped by the server after an earlier error in the same pipeline. */
+  onDiscarded(): void {
+    this.#reject(new PosternError({ sqlState: '25P02', message: 'skipped after an error' }));
+  }
 
   onLost(_connection: BackendConnection, cause: PosternError): void {
     this.#reject(cause);
@@ -51,10 +67,36 @@ class Collector implements ResponseSink {
 
 /** Runs `text` in the simple protocol on a connection that the caller holds. Rejects with ServerError or PosternError. */
 export function ask(connection: BackendConnection, text: string): Promise<Rows> {
+  return collect(connection, Backend.ReadyForQuery, (collector) =>
+    connection.query(text, collector, undefined),
+  );
+}
+
+/**
+ * As ask(), in the extended protocol and without a Sync: in the middle of a client's pipeline, whose implicit transaction
+ * stays open. After an error in the pipeline the server skips it, and it rejects.
+ */
+export function askUnsynced(connection: BackendConnection, text: string): Promise<Rows> {
+  return collect(connection, Backend.CommandComplete, (collector) => {
+    const portal = 'postern_question';
+    connection.parseUnnamed(text, collector, undefined);
+    connection.bindText('', [], collector, undefined, portal);
+    connection.execute(portal, 0, collector, undefined);
+    connection.close('P', portal, collector, undefined);
+    connection.flushMessage();
+  });
+}
+
+function collect(
+  connection: BackendConnection,
+  endsWith: number,
+  send: (collector: ResponseSink) => void,
+): Promise<Rows> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => connection.destroy(), BOUNDS.internalQueryTimeoutMs);
     const collector = new Collector(
       connection.address.nodeName,
+      endsWith,
       (rows) => {
         clearTimeout(timer);
         resolve(rows);
@@ -64,12 +106,8 @@ export function ask(connection: BackendConnection, text: string): Promise<Rows> 
         reject(error);
       },
     );
-    if (connection.closed)
-      collector.onLost(
-        connection,
-        new PosternError({ sqlState: '08006', message: 'the connection was lost' }),
-      );
-    else connection.query(text, collector, undefined);
+    if (connection.closed) collector.onLost(connection, connectionLost(connection.address.nodeName));
+    else send(collector);
   });
 }
 

@@ -1,0 +1,44 @@
+/** `postern front`: its options. What it does is in run-front.ts, loaded only then. */
+import { type Command, InvalidArgumentError } from 'commander';
+import { WORKERS_MAX } from './workers.ts';
+
+const CONNECTIONS_MAX = 1_000;
+
+export interface FrontOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly connections: number | undefined;
+  readonly coalesce: boolean;
+  readonly workers: number | undefined;
+}
+
+export function registerFrontCommand(program: Command): void {
+  program
+    .command('front')
+    .summary('stand before one server of yours and merge commits')
+    .description(
+      'Stands before one unchanged PostgreSQL server (14 to 18) and merges the commits of writes that arrive together. It needs no rights beyond those of the role in the DSN, and changes no schema. Clients log in with the role, the password and the database of the DSN.',
+    )
+    .argument('<dsn>', 'postgres://user:password@host:port/database, or host=… dbname=…')
+    .option('--host <address>', 'where to listen', '127.0.0.1')
+    .option('--port <port>', 'where to listen', wholeNumber(0, 65_535), 6432)
+    .option('--connections <count>', 'connections to the server at most', wholeNumber(2, CONNECTIONS_MAX))
+    .option(
+      '--workers <count>',
+      'processes to share the work (default: one for four cores)',
+      wholeNumber(1, WORKERS_MAX),
+    )
+    .option('--no-coalesce', 'pass every statement on by itself')
+    .action(async (dsn: string, options: FrontOptions) => {
+      const { runFront } = await import('./run-front.ts');
+      process.exitCode = await runFront(dsn, options);
+    });
+}
+
+function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+  };
+}

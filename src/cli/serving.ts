@@ -1,0 +1,50 @@
+/** What `serve` and `front` have in common: logging, one process or several, signals, and how a failure is told. */
+import cluster from 'node:cluster';
+import { type Logger, pino } from 'pino';
+import { failureText } from './failure-text.ts';
+import type { Router } from './router.ts';
+import { untilSignal } from './until-signal.ts';
+import { defaultWorkers, runWorkers, workerPlace } from './workers.ts';
+
+export interface ServingOptions {
+  /** undefined: by the machine. */
+  readonly workers: number | undefined;
+  /** Starts the router; `first`: it is the one that says what it found. */
+  readonly start: (context: { logger: Logger; first: boolean }) => Promise<Router>;
+  /** One line for the log, once clients can come. */
+  readonly announce: (port: number) => string;
+}
+
+/** The exit status: 0 after a signal, 1 when it can't start (one line on stderr says why and what to do). */
+export async function runServing(options: ServingOptions): Promise<number> {
+  const place = workerPlace();
+  const logger = pino({
+    base: place === undefined ? null : { worker: place.index },
+    timestamp: pino.stdTimeFunctions.isoTime,
+  });
+  const count = options.workers ?? defaultWorkers();
+  if (cluster.isPrimary && count > 1) {
+    return runWorkers({
+      count,
+      onAllListening: (port) => logger.info({ workers: count }, options.announce(port)),
+      onRestart: (index, status) =>
+        logger.error({ worker: index }, `worker ended with ${status}; restarting it`),
+    });
+  }
+  let router: Router;
+  try {
+    router = await options.start({ logger, first: place === undefined || place.index === 0 });
+  } catch (error) {
+    // One of several says it for all.
+    if (place === undefined || place.index === 0) process.stderr.write(`${failureText(error)}\n`);
+    return 1;
+  }
+  if (place === undefined) logger.info(options.announce(router.port));
+  // A worker whose primary was killed has nobody left to serve with.
+  if (place !== undefined) process.once('disconnect', () => process.exit(1));
+  await untilSignal();
+  if (place === undefined) logger.info('stopping');
+  await router.close();
+  if (place !== undefined) process.exit(0);
+  return 0;
+}

@@ -1,0 +1,61 @@
+/** All groups of one router: finds the group of a member, and lets idle groups go. */
+
+import type { NodePool } from '../backend/pool.ts';
+import type { Settings } from '../backend/settings.ts';
+import { BOUNDS } from '../base/bounds.ts';
+import { CoalescingGroup } from './group.ts';
+
+const REST_INTERVAL_MS = 500;
+
+export class Coalescer {
+  readonly #pools: ReadonlyMap<number, NodePool>;
+  readonly #groups = new Map<string, CoalescingGroup>();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(pools: ReadonlyMap<number, NodePool>) {
+    this.#pools = pools;
+    this.#timer = setInterval(() => this.#rest(), REST_INTERVAL_MS);
+    this.#timer.unref();
+  }
+
+  group(nodeId: number, user: string, settings: Settings): CoalescingGroup {
+    const key = `${nodeId}\0${user}\0${settings.key}`;
+    let group = this.#groups.get(key);
+    if (!group) {
+      group = new CoalescingGroup({
+        pool: this.#pools.get(nodeId)!,
+        user,
+        settings: batchSettings(settings),
+      });
+      this.#groups.set(key, group);
+    }
+    return group;
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  #rest(): void {
+    for (const [key, group] of this.#groups) {
+      group.rest();
+      if (group.memberCount === 0 && group.connectionCount === 0) this.#groups.delete(key);
+    }
+  }
+}
+
+/** The clients' settings with the lock_timeout of a batch, unless theirs is shorter still. */
+function batchSettings(settings: Settings): Settings {
+  const own = settings.values.get('lock_timeout');
+  const ownMs = own === undefined ? 0 : milliseconds(own);
+  if (ownMs > 0 && ownMs <= BOUNDS.coalescingLockTimeoutMs) return settings;
+  return settings.with(new Map([['lock_timeout', `${BOUNDS.coalescingLockTimeoutMs}ms`]]));
+}
+
+/** A time as current_setting() prints it: `500ms`, `10s`, `2min`, `0`. */
+function milliseconds(text: string): number {
+  const match = /^(\d+)(us|ms|s|min|h|d)?$/.exec(text);
+  if (!match) return 0;
+  const unit = { us: 0.001, ms: 1, s: 1_000, min: 60_000, h: 3_600_000, d: 86_400_000 }[match[2] ?? 'ms'];
+  return Number(match[1]) * (unit ?? 1);
+}
