@@ -135,7 +135,6 @@ export class FunctionFacts {
     );
     return rows.map(([name, language, text]) => ({ name: name!, language: language!, text: text ?? '' }));
   }
-
 }
 
 function judge(bodies: readonly Body[], users: ReadonlySet<string>, suspect: boolean) {
@@ -154,7 +153,6 @@ interface Body {
   readonly language: string;
   readonly text: string;
 }
-
 
 const DO_BLOCK: Fact = { mayLeaveState: true, calls: [], freshUntilMs: Number.POSITIVE_INFINITY };
 

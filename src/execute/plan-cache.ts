@@ -26,6 +26,8 @@ export interface CachedQuery {
   readonly text: string;
   /** By declared parameter types; filled when a keyed statement is first prepared. */
   readonly described: Map<string, Described>;
+  /** If the text was lifted from others: what is known of it, by the literals' types. */
+  readonly shapes: Map<string, unknown>;
 }
 
 /** Bytes that a plan is taken to need beside its text. */
@@ -57,6 +59,7 @@ export class PlanCache {
       map,
       text: keyed ? text : rewriteQuery(plan, [], 'literal').text,
       described: new Map(),
+      shapes: new Map(),
     };
     this.#bytes += key.length * 2 + PLAN_OVERHEAD_BYTES;
     if (this.#bytes > BOUNDS.planCacheBytesMax) this.#evict();

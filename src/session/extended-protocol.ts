@@ -42,6 +42,8 @@ interface ClientPortal {
   /** Answered without a backend (BEGIN, COMMIT of a transaction that no node knows of, …). */
   readonly local: boolean;
   readonly tag: RequestTag | undefined;
+  /** Answered here, once: it has no rows that a second Execute could go on with. */
+  done?: boolean;
 }
 
 /** A Bind of a write that may become a batch's member, and what came after it so far. */
@@ -175,6 +177,8 @@ export class ExtendedProtocol {
     const { connection } = lease;
     if (connection && !connection.closed) {
       lease.unsynced = false;
+      // Portals live as long as their transaction.
+      if (!lease.mayBeInBlock) this.#portals.clear();
       responses.owe(1);
       connection.sync(responses, undefined);
       return;
@@ -236,8 +240,6 @@ export class ExtendedProtocol {
   }
 
   #parseText(name: string, text: string, oids: readonly number[]): void | Promise<void> {
-    if (name !== '' && this.#statements.get(name))
-      throw objectError('42P05', `prepared statement "${name}" already exists`);
     if (this.#statements.size >= BOUNDS.clientStatementsMax)
       throw objectError(
         '53400',
@@ -253,6 +255,8 @@ export class ExtendedProtocol {
       this.#c.state.transaction === 'failed' || (this.#c.lease.failed && !this.#c.lease.unsynced);
     if (failed && only && !endsTransaction(only)) throw inFailedTransaction();
     if (only?.refusal) throw only.refusal;
+    if (name !== '' && this.#statements.get(name))
+      throw objectError('42P05', `prepared statement "${name}" already exists`);
     this.#c.checkSessionState(only);
     if (only?.placement.kind === 'keyed') {
       const described = this.#execution.describeKeyed(statement);
@@ -318,6 +322,8 @@ export class ExtendedProtocol {
     if (!statement) throw noStatement(view.statement);
     if (!this.#portals.has(view.portal) && this.#portals.size >= BOUNDS.clientStatementsMax)
       throw objectError('53400', `a session may have ${BOUNDS.clientStatementsMax} portals at most`);
+    if (view.portal !== '' && this.#portals.get(view.portal)?.local)
+      throw objectError('42P03', `cursor "${view.portal}" already exists`);
     this.#refresh(statement);
     const [only] = statement.cached.plan.statements;
     if (this.#c.state.transaction === 'failed' && !endsTransaction(only)) throw inFailedTransaction();
@@ -469,7 +475,11 @@ export class ExtendedProtocol {
   #execute(reader: FrameReader): void | Promise<void> {
     const { portal: name, maxRows } = readExecute(reader);
     const portal = this.#portals.get(name);
-    if (portal?.local) return this.#executeLocal(portal);
+    if (portal?.local) {
+      if (portal.done) throw objectError('55000', `portal "${name}" cannot be run`);
+      portal.done = true;
+      return this.#executeLocal(portal);
+    }
     const { lease, responses } = this.#c;
     const { connection } = lease;
     if (!connection) throw noPortal(name);
@@ -572,10 +582,7 @@ export class ExtendedProtocol {
         return !lease.inBlock && !lease.unsynced && state.transaction === 'none';
       case 'resetAll':
         return (
-          !lease.inBlock &&
-          !lease.unsynced &&
-          state.transaction === 'none' &&
-          lease.pinReason === undefined
+          !lease.inBlock && !lease.unsynced && state.transaction === 'none' && lease.pinReason === undefined
         );
       case 'set':
         return (

@@ -50,6 +50,8 @@ export class Lease {
   outcomeAtStake = false;
   /** A BEGIN was sent and its answer is not there yet. */
   beginSent = false;
+  /** The backend is not to be used by anybody else. */
+  tainted = false;
   /** The backend has been given back: no portal lives on. */
   onFree: (() => void) | undefined;
   /** Why this session keeps a backend for itself. */
@@ -275,6 +277,7 @@ export class Lease {
       this.unsynced = false;
       this.outcomeAtStake = false;
       this.beginSent = false;
+      this.tainted = false;
       this.#scopeInTransaction = undefined;
       this.#floating = undefined;
       this.ddlUncommitted = false;
@@ -517,7 +520,10 @@ export class Lease {
       connection.resumeReading();
       return;
     }
-    if (connection.quiet) this.#poolOf(connection).release(connection);
+    if (this.tainted) {
+      this.tainted = false;
+      this.#discard(connection);
+    } else if (connection.quiet) this.#poolOf(connection).release(connection);
     else if (connection.cancelsInFlight > 0) this.#settleAbandoned(connection);
     else this.#poolOf(connection).discard(connection);
   }

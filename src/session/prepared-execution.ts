@@ -4,6 +4,7 @@
  * one with the literals lifted out of its text.
  */
 import type { BackendConnection } from '../backend/connection.ts';
+import type { ResponseSink } from '../backend/pending.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import { notSupported, objectError } from '../base/errors.ts';
 import { type Choice, choose, chooseNow } from '../execute/choose.ts';
@@ -89,6 +90,11 @@ export class PreparedExecution {
         onFailed: () => connection.prepared.remove(shared),
       })
     );
+  }
+
+  /** The same for a sink that hears of the Parse itself. */
+  prepareUnheard(connection: BackendConnection, shared: SharedStatement, sink: ResponseSink): string {
+    return connection.prepared.nameOf(shared) ?? connection.parse(shared, sink, undefined);
   }
 
   /** Has the home node check and describe a keyed statement, once per text and map. undefined: it is known. */

@@ -362,7 +362,10 @@ export class InjectedParse implements ResponseSink {
 /** The number of parameters is told with the name of the statement. */
 function withClientsName(fields: Map<string, string>, name: string): Map<string, string> {
   const message = fields.get('M') ?? '';
-  return new Map(fields).set('M', message.replace(/"postern_\d+"/, () => `"${name}"`));
+  return new Map(fields).set(
+    'M',
+    message.replace(/"postern_\d+"/, () => `"${name}"`),
+  );
 }
 
 /** "cached plan must not change result type" */

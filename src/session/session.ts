@@ -209,6 +209,7 @@ export class Session {
     if (!state.copyIn) {
       if (connection.pendingCount === 0) return;
       // They may belong to a COPY that is still on its way to the server.
+      connection.flushMessage();
       return Promise.race([this.#responses.copyStarted(), this.#lease.drained()]).then(() => {
         if (state.copyIn) return this.#onCopyFrame();
       });

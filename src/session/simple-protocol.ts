@@ -22,7 +22,8 @@ import {
 } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { readQueryText } from '../wire/frontend.ts';
-import type { Conversation } from './conversation.ts';
+import type { Conversation, PARKED } from './conversation.ts';
+import { LiftedQueries } from './lifted-queries.ts';
 import type { PreparedExecution } from './prepared-execution.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
 
@@ -31,27 +32,37 @@ export const FAILING_TEXT = 'refused_by_postern';
 
 export class SimpleProtocol {
   readonly #c: Conversation;
-  readonly #execution: PreparedExecution;
+  readonly #lifted: LiftedQueries;
 
   constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
-    this.#execution = execution;
+    this.#lifted = new LiftedQueries({
+      conversation,
+      execution,
+      asItCame: (text) => this.#guarded(() => this.#planned(text)),
+    });
   }
 
   /** Handles one Query message; a promise when something has to be waited for. Errors are answered; only a broken protocol throws. */
-  onQuery(reader: FrameReader): void | Promise<void> {
+  onQuery(reader: FrameReader): void | Promise<void> | typeof PARKED {
+    return this.#guarded(() => this.#route(readQueryText(reader)));
+  }
+
+  #guarded<T extends void | Promise<void> | typeof PARKED>(handle: () => T): T | void | Promise<void> {
     try {
-      const done = this.#route(readQueryText(reader));
-      return done?.catch((error) => this.#answerError(error));
+      const done = handle();
+      return done instanceof Promise ? done.catch((error) => this.#answerError(error)) : done;
     } catch (error) {
       if (error instanceof PosternError && error.severity === 'FATAL') throw error;
       this.#answerError(error);
     }
   }
 
-  #route(text: string): void | Promise<void> {
+  #route(text: string): void | Promise<void> | typeof PARKED {
     const { lease } = this.#c;
     if (lease.searchPathStale) return lease.readSearchPath().then(() => this.#planned(text));
+    const lifted = this.#lifted.run(text);
+    if (lifted) return lifted.outcome;
     return this.#planned(text);
   }
 
@@ -154,6 +165,9 @@ export class SimpleProtocol {
     }
     const afterwards = this.#c.noteSending(plan, connection);
     if (afterwards) tag = { ...tag, onDone: afterwards };
+    // PostgreSQL (18 at least) may end a Query inside a pipeline with its transaction half open: "unexpected state STARTED"
+    // is what the next statement would hear.
+    if (this.#c.lease.unsynced) this.#c.lease.tainted = true;
     responses.owe(1);
     connection.query(text, responses, tag);
     this.#c.noteSent(plan, connection);

@@ -33,8 +33,6 @@ const CAST_TYPES = new Set(
 /** An INSERT's VALUES with anything else (ORDER BY, LIMIT, …) is a query, and resolves its types without the columns'. */
 const PLAIN_VALUES_FIELDS = new Set(['valuesLists', 'limitOption', 'op']);
 
-const INTERVAL_OID = 1186;
-
 /** For a text that isn't known yet: it parses both. `original` is the one that `lifted` was made from. */
 export function shapeIsSafe(original: string, lifted: Lifted): boolean {
   const before = oneStatement(original);
@@ -56,7 +54,7 @@ function oneStatement(text: string): Node | undefined {
  * `interval minute` means minutes, and a parameter seconds, since only literals are read with the column's fields in mind.
  */
 export function parametersKeepMeaning(lifted: Lifted, resolvedOids: readonly number[]): boolean {
-  return !resolvedOids.some((oid, index) => oid === INTERVAL_OID && lifted.oids[index] === OID.unspecified);
+  return !resolvedOids.some((oid, index) => oid === OID.interval && lifted.oids[index] === OID.unspecified);
 }
 
 type Tree = { readonly [key: string]: unknown };

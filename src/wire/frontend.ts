@@ -292,10 +292,10 @@ export function bindTail(view: BindView, buffer: Buffer, extra: readonly string[
   return scratch.take();
 }
 
-/** The tail of a Bind with text parameters only, and results in text. */
-export function textBindTail(values: readonly (string | null)[]): Buffer {
-  if (values.length === 0) return NO_PARAMETERS;
-  const scratch = new FrameWriter(64);
+/** The body of a Bind of unnamed things with text parameters, and results in text: to be read as if a client had sent it. */
+export function textBindFrame(values: readonly (string | null)[]): Body {
+  const scratch = new FrameWriter(32 + 16 * values.length);
+  scratch.int16(0); // Both names are empty.
   scratch.int16(0);
   scratch.int16(values.length);
   for (const value of values) {
@@ -303,10 +303,9 @@ export function textBindTail(values: readonly (string | null)[]): Buffer {
     else scratch.countedString(value);
   }
   scratch.int16(0);
-  return scratch.take();
+  const buffer = scratch.take();
+  return { buffer, bodyStart: 0, end: buffer.length };
 }
-
-const NO_PARAMETERS = Buffer.alloc(6);
 
 function writeTailWithExtra(
   writer: FrameWriter,

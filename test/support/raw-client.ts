@@ -107,7 +107,7 @@ export class RawClient {
     this.socket.write(writer.take());
   }
 
-  /** Lines up to and with the first that matches. Rejects when the connection ends or nothing comes for 20 s. */
+  /** Lines up to and with the first that matches. Rejects when the connection ends or nothing comes for 10 s. */
   async readUntil(end: RegExp): Promise<string[]> {
     for (let seen = 0; ; ) {
       for (; seen < this.#lines.length; seen++)
@@ -160,7 +160,7 @@ export class RawClient {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(
         () => reject(new Error(`nothing more came; before: ${this.#lines.join(' · ')}`)),
-        20_000,
+        10_000,
       );
       this.#wake = () => {
         clearTimeout(timer);

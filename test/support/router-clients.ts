@@ -29,7 +29,11 @@ export async function values(
   parameters?: unknown[],
 ): Promise<unknown[][] | string> {
   try {
-    const result = await client.query({ text: sql, rowMode: 'array', ...(parameters && { values: parameters }) });
+    const result = await client.query({
+      text: sql,
+      rowMode: 'array',
+      ...(parameters && { values: parameters }),
+    });
     const last = Array.isArray(result) ? result.at(-1) : result;
     return last.rows;
   } catch (error) {
