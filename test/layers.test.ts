@@ -47,8 +47,9 @@ const OUTSIDE: readonly {
   },
   { modules: ['fs', 'fs/promises'], allowed: ['cli', 'embedded', 'wall'] },
   { modules: ['child_process'], allowed: ['embedded'] },
-  { modules: ['worker_threads', 'cluster'], allowed: ['wall'] },
-  { modules: ['os'], allowed: ['embedded', 'wall'] },
+  { modules: ['worker_threads'], allowed: ['wall'] },
+  { modules: ['cluster'], allowed: ['cli'] },
+  { modules: ['os'], allowed: ['cli', 'embedded', 'wall'] },
   {
     // The data path has a codec of its own; `pg` is for the control path and beside the router.
     modules: ['pg', 'pg-protocol', 'postgres'],

@@ -15,9 +15,11 @@ import { readErrorFields, readParameterStatus, readReadyStatus } from '../wire/b
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { FrameWriter } from '../wire/frame-writer.ts';
 import {
+  type BindTail,
   type BindView,
   encodeBind,
   encodeBindFrom,
+  encodeBindOfRows,
   encodeBindTail,
   encodeBindWithExtraParameters,
   encodeClose,
@@ -129,12 +131,13 @@ export class BackendConnection implements Flushable {
 
   query(text: string, sink: ResponseSink, tag: unknown): void {
     encodeQuery(this.#writer, text);
+    this.prepared.nextBatch();
     this.#expect(Pending.query, sink, tag);
   }
 
   /**
    * Prepares `statement` here and gives its server-side name, to be used in the same pipeline already. On an error or when
-   * discarded, the sink takes it out of `prepared` again.
+   * discarded, `prepared` forgets it again.
    */
   parse(statement: SharedStatement, sink: ResponseSink, tag: unknown): string {
     const surplus = this.prepared.takeSurplus();
@@ -147,6 +150,7 @@ export class BackendConnection implements Flushable {
 
   /** A Parse of the unnamed statement, not remembered. */
   parseUnnamed(text: string, sink: ResponseSink, tag: unknown): void {
+    this.prepared.addUnnamed();
     encodeParse(this.#writer, '', text, []);
     this.#expect(Pending.parse, sink, tag);
   }
@@ -180,6 +184,21 @@ export class BackendConnection implements Flushable {
     this.#expect(Pending.bind, sink, tag);
   }
 
+  /** Binds the unnamed portal to the values of several kept Binds. */
+  bindRows(
+    statement: string,
+    rows: {
+      readonly tails: readonly { readonly tail: BindTail }[];
+      readonly start: number;
+      readonly count: number;
+    },
+    sink: ResponseSink,
+    tag: unknown,
+  ): void {
+    encodeBindOfRows(this.#writer, statement, rows);
+    this.#expect(Pending.bind, sink, tag);
+  }
+
   describe(target: 'S' | 'P', name: string, sink: ResponseSink, tag: unknown): void {
     encodeDescribe(this.#writer, target, name);
     this.#expect(target === 'S' ? Pending.describeStatement : Pending.describePortal, sink, tag);
@@ -198,6 +217,7 @@ export class BackendConnection implements Flushable {
   sync(sink: ResponseSink, tag: unknown): void {
     encodeSync(this.#writer);
     this.#discarding = false;
+    this.prepared.nextBatch();
     this.#expect(Pending.sync, sink, tag);
   }
 
@@ -287,7 +307,7 @@ export class BackendConnection implements Flushable {
   #expect(kind: PendingKind, sink: ResponseSink, tag: unknown): void {
     this.#flushQueue.add(this);
     if (this.#discarding) {
-      sink.onDiscarded(kind, tag);
+      this.#skip(sink, kind, tag);
       return;
     }
     this.#pending.push(kind, sink, tag);
@@ -370,6 +390,7 @@ export class BackendConnection implements Flushable {
     assert(head !== undefined, `message ${String.fromCharCode(type)} that nobody asked for`);
     const { sink, kind, tag } = head;
     if (completes(kind, type)) {
+      if (kind === Pending.parse) this.prepared.onAnswer(true);
       this.#pending.shift();
       sink.onMessage(type, reader, kind, tag);
       this.#runLocals();
@@ -392,15 +413,22 @@ export class BackendConnection implements Flushable {
       sink.onMessage(Backend.ErrorResponse, this.#reader, kind, tag);
       return;
     }
+    if (kind === Pending.parse) this.prepared.onAnswer(false);
     this.#pending.shift();
     sink.onMessage(Backend.ErrorResponse, this.#reader, kind, tag);
     for (let next = this.#pending.head(); next; next = this.#pending.head()) {
       if (next.kind === Pending.sync) return;
       const skipped = { sink: next.sink, kind: next.kind, tag: next.tag };
       this.#pending.shift();
-      skipped.sink.onDiscarded(skipped.kind, skipped.tag);
+      this.#skip(skipped.sink, skipped.kind, skipped.tag);
     }
     this.#discarding = true;
+  }
+
+  /** The server passes over the request after an error. */
+  #skip(sink: ResponseSink, kind: PendingKind, tag: unknown): void {
+    if (kind === Pending.parse) this.prepared.onAnswer(false);
+    sink.onDiscarded(kind, tag);
   }
 
   #runLocals(): void {

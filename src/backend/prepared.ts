@@ -63,50 +63,92 @@ export class StatementRegistry {
 /** What a scope of its own is taken to need. */
 const SCOPE_BYTES = 500;
 
+/** One Parse that was sent. */
+interface Prepared {
+  readonly name: string;
+  /** Counts the Syncs before it. */
+  readonly batch: number;
+  confirmed: boolean;
+}
+
 /**
  * What is prepared on one backend connection, in order of use. A server-side name is never used twice on a connection, so
  * that a Parse or Close that the server skipped after an error can at worst leave a statement unused.
+ *
+ * Invariant: what was prepared is used behind a later Sync only once the server has confirmed it: an error before that Sync
+ * may have skipped the Parse. Within one batch the use would be skipped with it.
  */
 export class PreparedOnBackend {
-  readonly #names = new Map<SharedStatement, string>();
+  readonly #names = new Map<SharedStatement, Prepared>();
+  /** Parses in the order in which they were sent and will be answered; the unnamed ones are undefined. */
+  readonly #unanswered: ({ statement: SharedStatement; prepared: Prepared } | undefined)[] = [];
   #newest: SharedStatement | undefined;
-  #newestName = '';
+  #newestPrepared: Prepared | undefined;
   #textBytes = 0;
   #counter = 0;
+  #batch = 0;
   /** Names that are prepared on the server and will not be used again. */
   #dropped: string[] = [];
 
   nameOf(statement: SharedStatement): string | undefined {
-    if (this.#newest === statement) return this.#newestName;
-    const name = this.#names.get(statement);
-    if (name === undefined) return undefined;
-    this.#names.delete(statement);
-    this.#names.set(statement, name);
-    this.#newest = statement;
-    this.#newestName = name;
-    return name;
+    let prepared = this.#newestPrepared;
+    if (this.#newest !== statement || !prepared) {
+      prepared = this.#names.get(statement);
+      if (!prepared) return undefined;
+      this.#names.delete(statement);
+      this.#names.set(statement, prepared);
+      this.#newest = statement;
+      this.#newestPrepared = prepared;
+    }
+    return prepared.confirmed || prepared.batch === this.#batch ? prepared.name : undefined;
   }
 
   /** A name for a statement that is about to be prepared. */
   add(statement: SharedStatement): string {
-    const name = `postern_${++this.#counter}`;
-    this.#names.set(statement, name);
+    const prepared = { name: `postern_${++this.#counter}`, batch: this.#batch, confirmed: false };
+    this.remove(statement);
+    this.#names.set(statement, prepared);
     this.#newest = statement;
-    this.#newestName = name;
+    this.#newestPrepared = prepared;
     this.#textBytes += statement.text.length;
-    return name;
+    this.#unanswered.push({ statement, prepared });
+    return prepared.name;
   }
 
-  /** It was closed, refused, or never reached the server. */
+  /** A Parse of the unnamed statement was sent. */
+  addUnnamed(): void {
+    this.#unanswered.push(undefined);
+  }
+
+  /** A Sync (or Query) was sent. */
+  nextBatch(): void {
+    this.#batch++;
+  }
+
+  /** The oldest Parse without an answer has it: the server has carried it out, or has refused or skipped it. */
+  onAnswer(carriedOut: boolean): void {
+    const parse = this.#unanswered.shift();
+    if (!parse) return;
+    const { statement, prepared } = parse;
+    prepared.confirmed = carriedOut;
+    const isCurrent = this.#names.get(statement) === prepared;
+    if (carriedOut && !isCurrent) this.#dropped.push(prepared.name);
+    else if (!carriedOut && isCurrent) this.remove(statement);
+  }
+
+  /** It was closed, or will be: it is not used any more. */
   remove(statement: SharedStatement): void {
-    if (this.#newest === statement) this.#newest = undefined;
+    if (this.#newest === statement) {
+      this.#newest = undefined;
+      this.#newestPrepared = undefined;
+    }
     if (this.#names.delete(statement)) this.#textBytes -= statement.text.length;
   }
 
   /** It is on the server and of no use any more: it will be closed there when the next one is prepared. */
   drop(statement: SharedStatement): void {
-    const name = this.#names.get(statement);
-    if (name !== undefined) this.#dropped.push(name);
+    const prepared = this.#names.get(statement);
+    if (prepared?.confirmed) this.#dropped.push(prepared.name);
     this.remove(statement);
   }
 
@@ -115,6 +157,7 @@ export class PreparedOnBackend {
     this.#dropped = [];
     this.#names.clear();
     this.#newest = undefined;
+    this.#newestPrepared = undefined;
     this.#textBytes = 0;
   }
 
@@ -126,8 +169,8 @@ export class PreparedOnBackend {
       this.#names.size > BOUNDS.preparedStatementsPerBackend ||
       this.#textBytes > BOUNDS.preparedTextBytesPerBackend;
     if (!tooMany) return undefined;
-    for (const [statement, name] of this.#names) {
-      if (statement === this.#newest) continue;
+    for (const [statement, { name, confirmed }] of this.#names) {
+      if (statement === this.#newest || !confirmed) continue;
       this.remove(statement);
       return name;
     }

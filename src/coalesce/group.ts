@@ -9,14 +9,18 @@ import { type BackendConnection, TransactionStatus } from '../backend/connection
 import { switchSettings } from '../backend/internal-query.ts';
 import { Pending, type PendingKind, type ResponseSink } from '../backend/pending.ts';
 import type { NodePool } from '../backend/pool.ts';
+import type { SharedStatement } from '../backend/prepared.ts';
 import type { Settings } from '../backend/settings.ts';
+import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { outcomeUnknown, type PosternError } from '../base/errors.ts';
+import { readCommandTag } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { Backend } from '../wire/message-types.ts';
 import { Capture } from './capture.ts';
 import type { Member } from './member.ts';
-import { type CoalescingEffects, CoalescingQueue } from './queue.ts';
+import { MultiRowInsert, multiRowOf } from './multi-row.ts';
+import { COMMIT_FAILED, type CoalescingEffects, CoalescingQueue, SOMEBODY_FAILED } from './queue.ts';
 
 export class CoalescingGroup {
   readonly #pool: NodePool;
@@ -128,6 +132,9 @@ export class CoalescingGroup {
   }
 }
 
+/** CommandComplete of a one-row INSERT. */
+const ONE_ROW_INSERTED = Buffer.from('C\0\0\0\x0fINSERT 0 1\0', 'latin1');
+
 /** One lane's connection and the batch on it. */
 class LaneConnection implements ResponseSink {
   readonly index: number;
@@ -138,6 +145,9 @@ class LaneConnection implements ResponseSink {
   readonly #queue: CoalescingQueue<Member>;
   readonly #onFree: () => void;
   #batch: readonly Member[] = [];
+  /** By the index of its first member: what was sent, and for how many members. */
+  readonly #statements: SharedStatement[] = [];
+  readonly #rows: number[] = [];
 
   constructor(index: number, queue: CoalescingQueue<Member>, onFree: () => void) {
     this.index = index;
@@ -155,17 +165,62 @@ class LaneConnection implements ResponseSink {
     this.#batch = batch;
     this.usedSinceRest = true;
     this.capture.clear();
-    for (let i = 0; i < batch.length; i++) {
-      const member = batch[i]!;
-      member.lane = this.index;
-      member.captureStart = -1;
-      const name =
-        connection.prepared.nameOf(member.statement) ?? connection.parse(member.statement, this, i);
-      connection.bindTail(name, member.tail, this, i);
-      if (member.describe) connection.describe('P', '', this, i);
-      connection.execute('', 0, this, i);
+    this.#rows.length = 0;
+    this.#rows.length = batch.length;
+    const merging = this.#queue.isSmooth;
+    for (let at = 0; at < batch.length; ) {
+      const member = batch[at]!;
+      const rows = merging && member.row && !member.single ? this.#rowsFrom(at) : 1;
+      if (rows === 1) this.#sendOne(connection, member, at);
+      else this.#sendRows(connection, member, at, rows);
+      at += rows;
     }
     connection.sync(this, -1);
+  }
+
+  #sendOne(connection: BackendConnection, member: Member, at: number): void {
+    this.#begin(at, member.statement, 1);
+    const name = connection.prepared.nameOf(member.statement) ?? connection.parse(member.statement, this, at);
+    connection.bindTail(name, member.tail.bytes, this, at);
+    if (member.describe) connection.describe('P', '', this, at);
+    connection.execute('', 0, this, at);
+  }
+
+  /** Members `at` to `at + rows − 1` as one multi-row INSERT. */
+  #sendRows(connection: BackendConnection, member: Member, at: number, rows: number): void {
+    const merged = multiRowOf(member.statement, member.tail.parameterCount) as MultiRowInsert;
+    const statement = merged.statement(rows);
+    this.#begin(at, statement, rows);
+    const name = connection.prepared.nameOf(statement) ?? connection.parse(statement, this, at);
+    connection.bindRows(name, { tails: this.#batch, start: at, count: rows }, this, at);
+    connection.execute('', 0, this, at);
+  }
+
+  #begin(at: number, statement: SharedStatement, rows: number): void {
+    this.#statements[at] = statement;
+    this.#rows[at] = rows;
+    for (let i = at; i < at + rows; i++) {
+      const member = this.#batch[i]!;
+      member.lane = this.index;
+      member.captureStart = -1;
+    }
+  }
+
+  /** How many members from `at` on make one multi-row INSERT; 1: this one goes by itself. */
+  #rowsFrom(at: number): number {
+    const batch = this.#batch;
+    const first = batch[at]!;
+    const { format, parameterCount } = first.tail;
+    if (format < 0) return 1;
+    let end = at + 1;
+    while (end < batch.length) {
+      const { statement, tail, row, single } = batch[end]!;
+      if (statement !== first.statement || !row || single) break;
+      if (tail.format !== format || tail.parameterCount !== parameterCount) break;
+      end++;
+    }
+    const rows = MultiRowInsert.rowsFor(end - at);
+    return rows > 1 && multiRowOf(first.statement, parameterCount) ? rows : 1;
   }
 
   onMessage(type: number, reader: FrameReader, kind: PendingKind, tag: unknown): void {
@@ -174,14 +229,20 @@ class LaneConnection implements ResponseSink {
       case Backend.BindComplete:
         return;
       case Backend.ParseComplete:
-        this.#batch[at]!.statement.validated = true;
+        this.#statements[at]!.validated = true;
         return;
       case Backend.ReadyForQuery:
         this.#onReady();
         return;
       case Backend.ErrorResponse:
-        if (kind === Pending.parse) this.connection?.prepared.remove(this.#batch[at]!.statement);
-        this.#queue.memberFailed(this.index, at);
+        this.#onError(kind, at);
+        return;
+      case Backend.CommandComplete:
+        if (this.#rows[at]! > 1) {
+          this.#completeRows(reader, at);
+          return;
+        }
+        this.#keep(at, reader.buffer, reader.start, reader.end);
         return;
       default:
         this.#keep(at, reader.buffer, reader.start, reader.end);
@@ -199,7 +260,7 @@ class LaneConnection implements ResponseSink {
   onLocal(): void {}
 
   onDiscarded(kind: PendingKind, tag: unknown): void {
-    if (kind === Pending.parse) this.connection?.prepared.remove(this.#batch[tag as number]!.statement);
+    if (kind === Pending.parse) this.connection?.prepared.remove(this.#statements[tag as number]!);
   }
 
   onLost(connection: BackendConnection, _cause: PosternError): void {
@@ -210,6 +271,32 @@ class LaneConnection implements ResponseSink {
     if (wasOpen) this.#queue.laneLost(this.index, true);
     else this.#queue.laneClosed(this.index);
     this.#onFree();
+  }
+
+  #onError(kind: PendingKind, at: number): void {
+    if (at < 0) {
+      this.#queue.memberFailed(this.index, COMMIT_FAILED);
+      return;
+    }
+    if (kind === Pending.parse) this.connection?.prepared.remove(this.#statements[at]!);
+    const rows = this.#rows[at]!;
+    for (let i = at; rows > 1 && i < at + rows; i++) this.#batch[i]!.single = true;
+    this.#queue.memberFailed(this.index, rows > 1 ? SOMEBODY_FAILED : at);
+  }
+
+  /** `INSERT 0 n` for n members is `INSERT 0 1` for each. */
+  #completeRows(reader: FrameReader, at: number): void {
+    const rows = this.#rows[at]!;
+    assert(
+      readCommandTag(reader) === `INSERT 0 ${rows}`,
+      'a multi-row INSERT of plain values inserts each row',
+    );
+    const start = this.capture.length;
+    this.capture.append(ONE_ROW_INSERTED, 0, ONE_ROW_INSERTED.length);
+    for (let i = at; i < at + rows; i++) {
+      this.#batch[i]!.captureStart = start;
+      this.#batch[i]!.captureEnd = this.capture.length;
+    }
   }
 
   #onReady(): void {

@@ -5,6 +5,7 @@
 
 import type { SharedStatement } from '../backend/prepared.ts';
 import type { PosternError } from '../base/errors.ts';
+import type { BindTail } from '../wire/frontend.ts';
 
 /** The session of a member. Exactly one of these is called, once. */
 export interface MemberOwner {
@@ -22,12 +23,15 @@ export interface MemberOwner {
 export interface Member {
   readonly owner: MemberOwner;
   readonly statement: SharedStatement;
-  /** A Bind message behind its two names: formats, values, result formats. */
-  readonly tail: Buffer;
+  readonly tail: BindTail;
+  /** It is one row of plain values: with others of the same statement it may become a multi-row INSERT. */
+  readonly row: boolean;
   /** The client (or the simple protocol) wants the row description. */
   readonly describe: boolean;
   /** Members with the same one may touch the same row; −1: unknown or none. */
   readonly affinity: number;
+  /** It was in a multi-row INSERT that failed: it is sent by itself from now on. Written by group.ts. */
+  single: boolean;
   /** The lane that it is on. Written by group.ts. */
   lane: number;
   /** Where its answer lies in its batch's capture. Written by group.ts. */

@@ -4,7 +4,11 @@
  *
  *   lane: idle → running → (failing →) idle;   member: queued → running → answered | alone | canceled | unknown | queued
  *
- * Effects are called in the order in which they have to happen.
+ * Invariant: each member ends once, by answer, alone, canceled or unknown, and by answer only if its batch was committed.
+ * Invariant: queues and batches are in order of arrival, so that nobody is overtaken for ever.
+ * Invariant: a lane without a connection has no queue: what would wait for it waits for any.
+ *
+ * Effects are called in the order in which they have to happen. An effect may submit further members.
  */
 import { assert } from '../base/assert.ts';
 
@@ -26,15 +30,22 @@ export interface CoalescingEffects<M> {
 interface Lane<M> {
   /** `opening`: no connection yet; members wait for it like for a busy one. */
   state: 'opening' | 'idle' | 'running' | 'failing';
-  batch: M[];
+  batch: Entry<M>[];
   /** The member whose error ended the batch; −1: none, or the commit itself. */
   failedAt: number;
+  /** The server cut its wait for standbys short because of a cancel: only who asked for that may be told OK. */
+  unconfirmed: boolean;
   /** Members bound to this lane because they touch the same rows. */
-  readonly queue: M[];
+  queue: Entry<M>[];
 }
 
-interface Entry {
+interface Entry<M> {
+  readonly member: M;
+  /** Its place in the order of arrival. */
+  readonly arrival: number;
   canceled: boolean;
+  /** It leaves if its batch is undone, whoever's fault that is. */
+  leaving: boolean;
   /** How often its batch was undone through no fault of its own. */
   undone: number;
 }
@@ -49,19 +60,16 @@ export class CoalescingQueue<M extends object> {
   readonly #batchMax: number;
   readonly #lanes: Lane<M>[] = [];
   /** Members that any lane may take. */
-  readonly #shared: M[] = [];
-  readonly #entries = new Map<M, Entry>();
+  #shared: Entry<M>[] = [];
+  readonly #entries = new Map<M, Entry<M>>();
+  #arrivals = 0;
   #failureShare = 0;
 
   constructor(effects: CoalescingEffects<M>, options: { lanes: number; batchMax: number }) {
     this.#effects = effects;
     this.#batchMax = options.batchMax;
     for (let i = 0; i < options.lanes; i++)
-      this.#lanes.push({ state: 'opening', batch: [], failedAt: -1, queue: [] });
-  }
-
-  get laneCount(): number {
-    return this.#lanes.length;
+      this.#lanes.push({ state: 'opening', batch: [], failedAt: -1, unconfirmed: false, queue: [] });
   }
 
   get memberCount(): number {
@@ -92,9 +100,11 @@ export class CoalescingQueue<M extends object> {
   /** `affinity`: members with the same one go to the same lane; −1: any lane. */
   submit(member: M, affinity: number): void {
     assert(!this.#entries.has(member), 'a member is submitted once');
-    this.#entries.set(member, { canceled: false, undone: 0 });
-    if (affinity < 0) this.#shared.push(member);
-    else this.#lanes[affinity % this.#lanes.length]!.queue.push(member);
+    const entry = { member, arrival: this.#arrivals++, canceled: false, leaving: false, undone: 0 };
+    this.#entries.set(member, entry);
+    const lane = affinity < 0 ? undefined : this.#lanes[affinity % this.#lanes.length]!;
+    if (lane && lane.state !== 'opening') lane.queue.push(entry);
+    else this.#shared.push(entry);
   }
 
   /** Gives every idle lane what waits for it. To be called when all that has arrived together is submitted. */
@@ -117,7 +127,8 @@ export class CoalescingQueue<M extends object> {
   laneClosed(index: number): void {
     const lane = this.#lanes[index]!;
     assert(lane.state === 'idle', 'only an idle lane gives its connection back');
-    lane.state = 'opening';
+    this.#disconnect(lane);
+    this.cut();
   }
 
   /** The server refused member `at` of the running batch (−1: the commit); ReadyForQuery is still to come. */
@@ -128,61 +139,80 @@ export class CoalescingQueue<M extends object> {
     lane.failedAt = at;
   }
 
-  /** ReadyForQuery: committed, or undone if a member has failed. */
-  laneReady(index: number): void {
+  /** The answer of member `at` is more than a batch may keep back: the batch is to be undone, and it leaves. */
+  memberTooLarge(index: number, at: number): void {
     const lane = this.#lanes[index]!;
-    const { batch, failedAt } = lane;
+    const entry = lane.batch[at]!;
+    if (lane.state !== 'running' || entry.leaving) return;
+    entry.leaving = true;
+    this.#effects.cancelLane(index);
+  }
+
+  /** The commit was cut short by a cancel: the transaction is committed here, and may be lost in a failover. */
+  commitUnconfirmed(index: number): void {
+    this.#lanes[index]!.unconfirmed = true;
+  }
+
+  /**
+   * ReadyForQuery: committed, or undone if a member has failed. `release`: the lane then is without a connection, which
+   * others wait for.
+   */
+  laneReady(index: number, release = false): void {
+    const lane = this.#lanes[index]!;
+    const { batch, failedAt, unconfirmed } = lane;
     const failed = lane.state === 'failing';
     assert(failed || lane.state === 'running', 'a lane that runs nothing is not asked');
     lane.state = 'idle';
     lane.batch = [];
-    lane.failedAt = -1;
     this.#noteOutcome(batch.length, failed);
     if (failed) this.#takeApart(lane, batch, failedAt);
     else {
-      for (const member of batch) {
-        this.#entries.delete(member);
-        this.#effects.answer(member);
+      for (const entry of batch) {
+        this.#entries.delete(entry.member);
+        if (unconfirmed && !entry.canceled) this.#effects.unknown(entry.member);
+        else this.#effects.answer(entry.member);
       }
     }
-    this.#fill(index, lane);
+    if (release) {
+      this.#disconnect(lane);
+      this.cut();
+    } else this.#fill(index, lane);
   }
 
   /**
-   * The connection is gone. `committing`: the batch had been sent whole, so that it may be committed or not. Who waits stays
-   * queued, for the lane's next connection.
+   * The connection is gone. What was running may be committed or not, unless one of its members had failed before. Who waits
+   * stays queued.
    */
-  laneLost(index: number, committing: boolean): void {
+  laneLost(index: number): void {
     const lane = this.#lanes[index]!;
-    const { batch } = lane;
-    const unsure = committing && lane.state === 'running';
-    lane.state = 'opening';
+    const { batch, failedAt } = lane;
+    // After an error of the commit itself, too: if that was the server's last word, it may have been said after the fact.
+    const unsure = lane.state === 'running' || (lane.state === 'failing' && failedAt < 0);
     lane.batch = [];
-    lane.failedAt = -1;
-    for (const member of batch) {
+    for (let i = batch.length - 1; i >= 0; i--) {
+      const entry = batch[i]!;
       if (unsure) {
-        this.#entries.delete(member);
-        this.#effects.unknown(member);
-      } else this.#again(lane, member);
+        this.#entries.delete(entry.member);
+        this.#effects.unknown(entry.member);
+      } else this.#again(lane, entry);
     }
+    this.#disconnect(lane);
+    this.cut();
   }
 
-  /** The lane can't have a connection: who waits for it alone is handed back, to hear why. */
+  /** The lane can't have a connection. If none has one, all who wait are handed back, to hear why. */
   laneRefused(index: number): void {
-    const lane = this.#lanes[index]!;
-    assert(lane.state === 'opening', 'only a lane without a connection is refused one');
-    const others = this.#lanes.some((other) => other !== lane && other.state !== 'opening');
-    const waiting = lane.queue.splice(0);
-    if (!others) waiting.push(...this.#shared.splice(0));
-    for (const member of waiting) this.#leave(member);
+    assert(this.#lanes[index]!.state === 'opening', 'only a lane without a connection is refused one');
+    if (this.#lanes.some((lane) => lane.state !== 'opening')) return;
+    for (const entry of this.#shared.splice(0)) this.#leave(entry);
   }
 
-  /** The member's client wants it canceled, or is gone. */
+  /** The member's client wants it canceled. */
   cancel(member: M): void {
     const entry = this.#entries.get(member);
     if (!entry) return;
     for (const queue of [this.#shared, ...this.#lanes.map((lane) => lane.queue)]) {
-      const at = queue.indexOf(member);
+      const at = queue.indexOf(entry);
       if (at < 0) continue;
       queue.splice(at, 1);
       this.#entries.delete(member);
@@ -190,63 +220,71 @@ export class CoalescingQueue<M extends object> {
       return;
     }
     entry.canceled = true;
-    const index = this.#lanes.findIndex((lane) => lane.batch.includes(member));
-    assert(index >= 0, 'a member that is not queued is on a lane');
-    this.#effects.cancelLane(index);
+    const index = this.#lanes.findIndex((lane) => lane.state === 'running' && lane.batch.includes(entry));
+    if (index >= 0) this.#effects.cancelLane(index);
   }
 
+  /** The oldest first, whether they are bound to this lane or to none. */
   #fill(index: number, lane: Lane<M>): void {
     const size = this.batchSize;
     const own = lane.queue;
     const shared = this.#shared;
-    if (own.length === 0 && shared.length === 0) return;
-    let batch: M[];
-    if (own.length === 0 && shared.length <= size) batch = shared.splice(0);
-    else if (own.length >= size) batch = own.splice(0, size);
-    else {
-      const room = size - own.length;
-      batch = own.splice(0).concat(shared.splice(0, room));
+    const batch: Entry<M>[] = [];
+    let ownTaken = 0;
+    let sharedTaken = 0;
+    while (batch.length < size) {
+      const ownNext = own[ownTaken];
+      const sharedNext = shared[sharedTaken];
+      if (ownNext && (!sharedNext || ownNext.arrival < sharedNext.arrival)) {
+        batch.push(ownNext);
+        ownTaken++;
+      } else if (sharedNext) {
+        batch.push(sharedNext);
+        sharedTaken++;
+      } else break;
     }
+    if (batch.length === 0) return;
+    own.splice(0, ownTaken);
+    shared.splice(0, sharedTaken);
     lane.state = 'running';
     lane.batch = batch;
     lane.failedAt = -1;
-    this.#effects.send(index, batch);
+    lane.unconfirmed = false;
+    this.#effects.send(
+      index,
+      batch.map((entry) => entry.member),
+    );
   }
 
   /** The failed one runs alone, the canceled ones end, the others go again, before those that came later. */
-  #takeApart(lane: Lane<M>, batch: readonly M[], failedAt: number): void {
+  #takeApart(lane: Lane<M>, batch: readonly Entry<M>[], failedAt: number): void {
+    // Where one was to be canceled or too large, the error is that of the cancel, whomever it has struck.
+    const struck = batch.some((entry) => entry.canceled || entry.leaving);
     for (let i = batch.length - 1; i >= 0; i--) {
-      const member = batch[i]!;
-      const entry = this.#entries.get(member)!;
-      if (entry.canceled) {
-        this.#entries.delete(member);
-        this.#effects.canceled(member);
-      } else if (
-        (i === failedAt && !batch.some((other) => this.#entries.get(other)?.canceled)) ||
-        failedAt < 0
-      )
-        this.#leave(member);
-      else this.#again(lane, member);
+      const entry = batch[i]!;
+      if (!entry.canceled && (failedAt < 0 || (i === failedAt && !struck))) this.#leave(entry);
+      else this.#again(lane, entry);
     }
   }
 
-  #again(lane: Lane<M>, member: M): void {
-    const entry = this.#entries.get(member)!;
+  #again(lane: Lane<M>, entry: Entry<M>): void {
     if (entry.canceled) {
-      this.#entries.delete(member);
-      this.#effects.canceled(member);
-      return;
-    }
-    if (++entry.undone >= UNDONE_MAX) {
-      this.#leave(member);
-      return;
-    }
-    lane.queue.unshift(member);
+      this.#entries.delete(entry.member);
+      this.#effects.canceled(entry.member);
+    } else if (entry.leaving || ++entry.undone >= UNDONE_MAX) this.#leave(entry);
+    else lane.queue.unshift(entry);
   }
 
-  #leave(member: M): void {
-    this.#entries.delete(member);
-    this.#effects.alone(member);
+  #leave(entry: Entry<M>): void {
+    this.#entries.delete(entry.member);
+    this.#effects.alone(entry.member);
+  }
+
+  #disconnect(lane: Lane<M>): void {
+    lane.state = 'opening';
+    if (lane.queue.length === 0) return;
+    this.#shared = [...lane.queue, ...this.#shared].sort((a, b) => a.arrival - b.arrival);
+    lane.queue = [];
   }
 
   #noteOutcome(size: number, failed: boolean): void {

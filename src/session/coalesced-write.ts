@@ -9,13 +9,16 @@ import { type PosternError, queryCanceled } from '../base/errors.ts';
 import type { CoalescingGroup } from '../coalesce/group.ts';
 import type { Member, MemberOwner } from '../coalesce/member.ts';
 import { encodeBindComplete, encodeReadyForQuery } from '../wire/backend.ts';
+import type { BindTail } from '../wire/frontend.ts';
 import type { Conversation } from './conversation.ts';
 
 export class CoalescedWrite implements Member, MemberOwner {
   readonly statement: SharedStatement;
-  readonly tail: Buffer;
+  readonly tail: BindTail;
+  readonly row: boolean;
   readonly describe: boolean;
   readonly affinity: number;
+  single = false;
   lane = 0;
   captureStart = -1;
   captureEnd = -1;
@@ -28,7 +31,8 @@ export class CoalescedWrite implements Member, MemberOwner {
   constructor(options: {
     conversation: Conversation;
     statement: SharedStatement;
-    tail: Buffer;
+    tail: BindTail;
+    row: boolean;
     describe: boolean;
     affinity: number;
     /** The extended protocol tells BindComplete as well. */
@@ -39,6 +43,7 @@ export class CoalescedWrite implements Member, MemberOwner {
     this.#c = options.conversation;
     this.statement = options.statement;
     this.tail = options.tail;
+    this.row = options.row;
     this.describe = options.describe;
     this.affinity = options.affinity;
     this.#extended = options.extended;

@@ -24,7 +24,15 @@ import {
   encodeReadyForQuery,
 } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
-import { BindView, bindTail, readClose, readDescribe, readExecute, readParse } from '../wire/frontend.ts';
+import {
+  type BindTail,
+  BindView,
+  bindTail,
+  readClose,
+  readDescribe,
+  readExecute,
+  readParse,
+} from '../wire/frontend.ts';
 import { CoalescedWrite } from './coalesced-write.ts';
 import { type Conversation, type Deallocation, deallocated, type PARKED } from './conversation.ts';
 import { type NamedChange, NamedChanges } from './named-changes.ts';
@@ -35,7 +43,7 @@ import {
   rowAffinity,
 } from './prepared-execution.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
-import { FAILING_TEXT } from './simple-protocol.ts';
+import { FAILING_TEXT, noSavepoint } from './simple-protocol.ts';
 
 interface ClientPortal {
   readonly statement: ClientStatement;
@@ -52,7 +60,8 @@ interface HeldWrite {
   readonly shared: SharedStatement;
   readonly nodeId: number;
   readonly tag: RequestTag;
-  readonly tail: Buffer;
+  readonly tail: BindTail;
+  readonly row: boolean;
   readonly affinity: number;
   describe: boolean;
   execute: boolean;
@@ -146,6 +155,7 @@ export class ExtendedProtocol {
       conversation: this.#c,
       statement: held.shared,
       tail: held.tail,
+      row: held.row,
       describe: held.describe,
       affinity: held.affinity,
       extended: true,
@@ -164,7 +174,7 @@ export class ExtendedProtocol {
     const { responses, lease } = this.#c;
     lease.unsynced = true;
     const name = this.#execution.prepareOn(connection, held.shared, held.tag);
-    connection.bindTail(name, held.tail, responses, held.tag);
+    connection.bindTail(name, held.tail.bytes, responses, held.tag);
     this.#portals.set('', { statement: held.statement, local: false, tag: held.tag });
     if (held.describe) connection.describe('P', '', responses, held.tag);
     if (held.execute) this.#executeOn(connection, this.#portals.get('')!, '', 0);
@@ -251,8 +261,7 @@ export class ExtendedProtocol {
     if (plan.statements.length > 1)
       throw objectError('42601', 'cannot insert multiple commands into a prepared statement');
     const [only] = plan.statements;
-    const failed =
-      this.#c.state.transaction === 'failed' || (this.#c.lease.failed && !this.#c.lease.unsynced);
+    const failed = this.#c.state.transaction === 'failed' || this.#c.lease.failed;
     if (failed && only && !endsTransaction(only)) throw inFailedTransaction();
     if (only?.refusal) throw only.refusal;
     if (name !== '' && this.#statements.get(name))
@@ -284,7 +293,6 @@ export class ExtendedProtocol {
       statement: shared,
       onDone: () => this.#statements.done(change),
       onFailed: (skipped) => {
-        connection.prepared.remove(shared);
         // A Parse that fails by itself has taken the unnamed statement before it away.
         if (!skipped) change.before = undefined;
         this.#statements.undo(change);
@@ -391,6 +399,7 @@ export class ExtendedProtocol {
       nodeId: bound.nodeId!,
       tag: bound.tag,
       tail: bindTail(view, reader.buffer, bound.extra),
+      row: write.valuesOnly && !write.returning,
       affinity: rowAffinity(write.rowParameters, view, reader.buffer),
       describe: false,
       execute: false,
@@ -398,6 +407,7 @@ export class ExtendedProtocol {
   }
 
   #bindLocal(statement: ClientStatement, name: string): void {
+    if (name !== '' && this.#portals.has(name)) throw objectError('42P03', `cursor "${name}" already exists`);
     this.#portals.set(name, { statement, local: true, tag: undefined });
     this.#c.inTurn({ write: (writer) => encodeBindComplete(writer) });
   }
@@ -522,6 +532,7 @@ export class ExtendedProtocol {
       if (failed || !effect.chain) state.transaction = 'none';
       return this.#complete(effect.kind === 'commit' && !failed ? 'COMMIT' : 'ROLLBACK');
     }
+    if (effect?.kind === 'rollbackToSavepoint') throw noSavepoint(effect.name);
     const tag = this.#c.answerLocally(statement!, portal.statement.text);
     if (tag instanceof Promise) return tag.then((done) => this.#complete(done.tag));
     if (!tag) return this.#executeAfterAll(portal.statement);
@@ -578,6 +589,8 @@ export class ExtendedProtocol {
       case 'commit':
       case 'rollback':
         return !busy && state.transaction !== 'none';
+      case 'rollbackToSavepoint':
+        return !busy && state.transaction === 'failed';
       case 'discardAll':
         return !lease.inBlock && !lease.unsynced && state.transaction === 'none';
       case 'resetAll':
@@ -638,7 +651,7 @@ export class ExtendedProtocol {
 
 function endsTransaction(statement: StatementPlan | undefined): boolean {
   const kind = statement?.effects[0]?.kind;
-  return kind === 'commit' || kind === 'rollback';
+  return kind === 'commit' || kind === 'rollback' || kind === 'rollbackToSavepoint';
 }
 
 function noStatement(name: string): PosternError {

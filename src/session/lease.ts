@@ -66,6 +66,8 @@ export class Lease {
   #floating: FloatingStep[] | undefined;
   #searchPathStale = false;
   #scopeInTransaction: string | undefined;
+  /** Sent and not yet answered: something that ends a failed transaction, or goes back before the failure. */
+  #endSent = false;
   #drained: (() => void)[] = [];
   #ticket: AcquireTicket = { giveUp: undefined };
   #reading = false;
@@ -96,9 +98,9 @@ export class Lease {
     return this.#scopeInTransaction ?? this.#state.scope;
   }
 
-  /** Is the backend's transaction known to have failed? */
+  /** Is the backend's transaction known to have failed, and nothing sent that would end it? */
   get failed(): boolean {
-    return this.connection?.transactionStatus === TransactionStatus.failed;
+    return this.connection?.transactionStatus === TransactionStatus.failed && !this.#endSent;
   }
 
   /** Could the transaction be in a block, or in a failed one, when what was sent has been answered? */
@@ -178,6 +180,7 @@ export class Lease {
           break;
         case 'releaseSavepoint':
         case 'rollbackToSavepoint':
+          this.#endSent = true;
           // What this leaves of the steps so far is not followed: the transaction stays where it is.
           this.#floating = undefined;
           if (this.#touched.size > 0) this.#searchPathStale = true;
@@ -187,6 +190,8 @@ export class Lease {
           break;
         case 'commit':
         case 'rollback':
+          this.#endSent = true;
+          break;
         case 'discardAll':
           break;
         case 'ddl':
@@ -221,6 +226,7 @@ export class Lease {
   /** ReadyForQuery has been passed on. */
   onReady(): void {
     const connection = this.connection;
+    this.#endSent = false;
     if (!connection || this.unsynced || connection.pendingCount > 0) return;
     this.outcomeAtStake = false;
     this.beginSent = false;

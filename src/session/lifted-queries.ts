@@ -71,6 +71,7 @@ export class LiftedQueries {
       conversation: this.#c,
       statement: bound.shared,
       tail: bindTail(this.#bind, frame.buffer, bound.extra),
+      row: write.valuesOnly && !write.returning,
       describe: write.returning,
       affinity: rowAffinity(write.rowParameters, this.#bind, frame.buffer),
       extended: false,
@@ -136,7 +137,7 @@ export class LiftedQueries {
     const answer = new Promise<boolean>((resolve) => {
       const sink = new LiftedAnswers(this.#c, text, lifted, bound.tag, resolve);
       const name = this.#execution.prepareUnheard(connection, bound.shared, sink);
-      connection.bindTail(name, tail, sink, undefined);
+      connection.bindTail(name, tail.bytes, sink, undefined);
       connection.describe('P', '', sink, undefined);
       this.#c.noteSending(plan, connection);
       connection.execute('', 0, sink, undefined);

@@ -85,10 +85,7 @@ export class PreparedExecution {
   prepareOn(connection: BackendConnection, shared: SharedStatement, request: RequestTag): string {
     return (
       connection.prepared.nameOf(shared) ??
-      connection.parse(shared, this.#injected, {
-        ...request,
-        onFailed: () => connection.prepared.remove(shared),
-      })
+      connection.parse(shared, this.#injected, { ...request, onFailed: undefined })
     );
   }
 

@@ -40,7 +40,7 @@ const REPORTED = new Set([
 ]);
 
 /** What PostgreSQL looks for before it looks whether the transaction has failed: syntax, statements and portals by name. */
-const TOLD_IN_FAILED = new Set(['42601', '26000', '34000', '25P02', '08006', '08007']);
+const TOLD_IN_FAILED = new Set(['42601', '42P05', '26000', '34000', '25P02', '08006', '08007']);
 
 /** What the router has to know of a request when its answer comes. */
 export interface RequestTag {
@@ -238,11 +238,12 @@ export class Responses implements ResponseSink {
     }
   }
 
-  /** An error of the router's in the turn of a message to the backend. */
+  /** An error of the router's, or of a server that it has asked for this, in the turn of a message to the backend. */
   writeErrorInPlace(error: unknown): void {
     const failedBefore = this.#lease.connection?.transactionStatus === TransactionStatus.failed;
-    const code = error instanceof PosternError || error instanceof ServerError ? error.sqlState : '';
-    this.writeError(failedBefore && !TOLD_IN_FAILED.has(code) ? inFailedTransaction() : error);
+    const told =
+      error instanceof ServerError || TOLD_IN_FAILED.has(error instanceof PosternError ? error.sqlState : '');
+    this.writeError(failedBefore && !told ? inFailedTransaction() : error);
   }
 
   /** The backend's ReadyForQuery, in the client's terms. */
@@ -266,7 +267,6 @@ export class Responses implements ResponseSink {
     }
     const { connection } = this.#lease;
     const statement = request?.statement;
-    if (statement && connection && kind === Pending.parse) connection.prepared.remove(statement);
     if (kind !== Pending.query) request?.onFailed?.(false);
     if (!request?.leaf && !statement) {
       this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);

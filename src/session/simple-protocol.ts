@@ -176,6 +176,7 @@ export class SimpleProtocol {
   /** In a transaction that failed here, only its end is taken. */
   #inFailed(plan: QueryPlan): void {
     const effect = plan.statements.length === 1 ? plan.statements[0]!.effects[0] : undefined;
+    if (effect?.kind === 'rollbackToSavepoint') throw noSavepoint(effect.name);
     if (effect?.kind !== 'commit' && effect?.kind !== 'rollback') throw inFailedTransaction();
     this.#c.state.transaction = 'none';
     this.#answer('ROLLBACK');
@@ -240,4 +241,9 @@ export class SimpleProtocol {
     this.#ready();
     lease.onReady();
   }
+}
+
+/** In a transaction that failed before a node knew of it, or whose node was lost, there is none to go back to. */
+export function noSavepoint(name: string): PosternError {
+  return objectError('3B001', `savepoint "${name}" does not exist`);
 }

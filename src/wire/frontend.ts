@@ -151,6 +151,13 @@ export class BindView {
     return this;
   }
 
+  /** The format of all parameters: 0 text, 1 binary; −1: some of each. */
+  get uniformFormat(): -1 | 0 | 1 {
+    const first = this.#formatCount === 0 ? 0 : (this.#formats[0] as 0 | 1);
+    for (let i = 1; i < this.#formatCount; i++) if (this.#formats[i] !== first) return -1;
+    return first;
+  }
+
   /** 0: text, 1: binary. */
   parameterFormat(index: number): 0 | 1 {
     assert(index >= 0 && index < this.parameterCount, 'there is no such parameter');
@@ -271,7 +278,11 @@ export function encodeBindWithExtraParameters(
   writer.begin(Frontend.Bind);
   writer.cstring(portal);
   writer.cstring(statement);
-  writeTailWithExtra(writer, view, buffer, extra);
+  encodeFormatsWithExtra(writer, view, extra.length);
+  writer.int16(count);
+  writer.bytes(buffer, view.valuesStart + 2, view.resultFormatsStart);
+  for (const value of extra) writer.countedString(value);
+  writer.bytes(buffer, view.resultFormatsStart, view.resultFormatsEnd);
   writer.end();
 }
 
@@ -284,12 +295,68 @@ export function encodeBindTail(writer: FrameWriter, statement: string, tail: Buf
   writer.end();
 }
 
-/** What follows both names of a Bind, with `extra` text parameters behind the client's own, to be kept. */
-export function bindTail(view: BindView, buffer: Buffer, extra: readonly string[] | undefined): Buffer {
-  if (!extra || extra.length === 0) return Buffer.from(buffer.subarray(view.tailStart, view.tailEnd));
+/** A Bind message behind its two names, kept for later: formats, values, result formats. */
+export interface BindTail {
+  readonly bytes: Buffer;
+  readonly parameterCount: number;
+  /** Where the values lie, without their count. */
+  readonly valuesStart: number;
+  readonly valuesEnd: number;
+  /** The format of all values: 0 text, 1 binary; −1: some of each. */
+  readonly format: -1 | 0 | 1;
+}
+
+/** Keeps a Bind's tail, with `extra` text parameters behind the client's own. */
+export function bindTail(view: BindView, buffer: Buffer, extra: readonly string[] | undefined): BindTail {
+  if (!extra || extra.length === 0) {
+    return {
+      bytes: Buffer.from(buffer.subarray(view.tailStart, view.tailEnd)),
+      parameterCount: view.parameterCount,
+      valuesStart: view.valuesStart + 2 - view.tailStart,
+      valuesEnd: view.resultFormatsStart - view.tailStart,
+      format: view.uniformFormat,
+    };
+  }
   const scratch = new FrameWriter(view.tailEnd - view.tailStart + 32 * extra.length);
-  writeTailWithExtra(scratch, view, buffer, extra);
-  return scratch.take();
+  encodeFormatsWithExtra(scratch, view, extra.length);
+  scratch.int16(view.parameterCount + extra.length);
+  const valuesStart = scratch.length;
+  scratch.bytes(buffer, view.valuesStart + 2, view.resultFormatsStart);
+  for (const value of extra) scratch.countedString(value);
+  const valuesEnd = scratch.length;
+  scratch.bytes(buffer, view.resultFormatsStart, view.resultFormatsEnd);
+  return {
+    bytes: scratch.take(),
+    parameterCount: view.parameterCount + extra.length,
+    valuesStart,
+    valuesEnd,
+    format: view.uniformFormat === 1 && view.parameterCount > 0 ? -1 : view.uniformFormat,
+  };
+}
+
+/** One Bind with the values of several, which have equal formats: those of `tails[start]` to `tails[start + count − 1]`. */
+export function encodeBindOfRows(
+  writer: FrameWriter,
+  statement: string,
+  rows: {
+    readonly tails: readonly { readonly tail: BindTail }[];
+    readonly start: number;
+    readonly count: number;
+  },
+): void {
+  const first = rows.tails[rows.start]!.tail;
+  writer.begin(Frontend.Bind);
+  writer.uint8(0);
+  writer.cstring(statement);
+  writer.int16(1);
+  writer.int16(first.format);
+  writer.int16(first.parameterCount * rows.count);
+  for (let i = rows.start; i < rows.start + rows.count; i++) {
+    const { bytes, valuesStart, valuesEnd } = rows.tails[i]!.tail;
+    writer.bytes(bytes, valuesStart, valuesEnd);
+  }
+  writer.int16(0);
+  writer.end();
 }
 
 /** The body of a Bind of unnamed things with text parameters, and results in text: to be read as if a client had sent it. */
@@ -305,19 +372,6 @@ export function textBindFrame(values: readonly (string | null)[]): Body {
   scratch.int16(0);
   const buffer = scratch.take();
   return { buffer, bodyStart: 0, end: buffer.length };
-}
-
-function writeTailWithExtra(
-  writer: FrameWriter,
-  view: BindView,
-  buffer: Buffer,
-  extra: readonly string[],
-): void {
-  encodeFormatsWithExtra(writer, view, extra.length);
-  writer.int16(view.parameterCount + extra.length);
-  writer.bytes(buffer, view.valuesStart + 2, view.resultFormatsStart);
-  for (const value of extra) writer.countedString(value);
-  writer.bytes(buffer, view.resultFormatsStart, view.resultFormatsEnd);
 }
 
 function encodeFormatsWithExtra(writer: FrameWriter, view: BindView, extraCount: number): void {

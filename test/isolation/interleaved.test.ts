@@ -130,6 +130,7 @@ class ModelClient {
   #client!: ClientInside;
   /** Of prepared statements, as this connection has them. */
   #names = new Map<string, string>();
+  readonly #history: string[] = [];
   #model!: Model;
 
   constructor(cluster: TestCluster, seed: number, user: string) {
@@ -140,7 +141,12 @@ class ModelClient {
 
   async run(steps: number): Promise<void> {
     await this.#connect();
-    for (let step = 0; step < steps; step++) await this.#step();
+    try {
+      for (let step = 0; step < steps; step++) await this.#step();
+    } catch (error) {
+      console.log(`${(error as Error).message}\n${this.#history.slice(-15).join('\n')}`);
+      throw error;
+    }
     await this.#client.end();
   }
 
@@ -173,11 +179,13 @@ class ModelClient {
       parameters.length === 0 && dice < 0.5
         ? { text }
         : { text, values: parameters, ...(dice > 0.8 && { name: this.#nameOf(text) }) };
-    try {
-      return (await this.#client.query({ ...config, rowMode: 'array' })).rows as unknown[][];
-    } catch (error) {
-      return (error as { code?: string }).code ?? (error as Error).message;
-    }
+    const answer = await this.#client.query({ ...config, rowMode: 'array' }).then(
+      ({ rows }) => rows as unknown[][],
+      (error: { code?: string; message: string; routine?: string; hint?: string }) => { if (text.startsWith('BEGIN')) console.log('ZZZ', JSON.stringify(error), error.message); return error.code ?? error.message; },
+    );
+    const how = 'name' in config ? 'named' : 'values' in config ? 'extended' : 'simple';
+    this.#history.push(`${how} ${text} [${parameters.join()}] -> ${JSON.stringify(answer)}`);
+    return answer;
   }
 
   #nameOf(text: string): string {

@@ -1,0 +1,129 @@
+/**
+ * Single-row INSERTs of one prepared statement as one multi-row INSERT: `VALUES ($1, $2), ($3, $4), …`. PostgreSQL starts and
+ * ends one statement for all the rows then, which is most of what a row costs in a batch.
+ *
+ * Only for rows of plain values (plan/write-facts.ts says so), without ON CONFLICT and RETURNING, so that each member's own
+ * answer is `INSERT 0 1` and nothing else. An error doesn't tell whose row it was: the members then go again one by one.
+ */
+import type { SharedStatement } from '../backend/prepared.ts';
+import { BYTE, closingParen, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
+
+/** Row counts that are prepared: few, so that they stay few on each backend. */
+const ROW_COUNTS = [64, 32, 16, 8, 4, 2] as const;
+
+/** One parameter's place in the row's text, and which it is. */
+interface Piece {
+  readonly before: string;
+  /** 0-based; −1 behind the last one. */
+  readonly parameter: number;
+}
+
+export class MultiRowInsert {
+  readonly #head: string;
+  readonly #row: readonly Piece[];
+  readonly #tail: string;
+  readonly #parameterCount: number;
+  readonly #oids: readonly number[];
+  readonly #byRows = new Map<number, SharedStatement>();
+
+  constructor(options: {
+    text: string;
+    /** Byte offsets of `(…)`. */
+    rowStart: number;
+    rowEnd: number;
+    parameterCount: number;
+    parameterOids: readonly number[];
+  }) {
+    const bytes = Buffer.from(options.text);
+    this.#head = bytes.toString('utf8', 0, options.rowStart);
+    this.#tail = bytes.toString('utf8', options.rowEnd);
+    this.#parameterCount = options.parameterCount;
+    this.#oids = options.parameterOids;
+    const pieces: Piece[] = [];
+    let copied = options.rowStart;
+    for (let token = nextToken(bytes, options.rowStart); token.start < options.rowEnd; ) {
+      if (token.kind === 'end') break;
+      if (token.kind === 'parameter') {
+        const number = Number(bytes.toString('latin1', token.start + 1, token.end));
+        pieces.push({ before: bytes.toString('utf8', copied, token.start), parameter: number - 1 });
+        copied = token.end;
+      }
+      token = nextToken(bytes, token.end);
+    }
+    pieces.push({ before: bytes.toString('utf8', copied, options.rowEnd), parameter: -1 });
+    this.#row = pieces;
+  }
+
+  /** The most rows, up to `count`, that one statement takes; 1: none. */
+  static rowsFor(count: number): number {
+    for (const rows of ROW_COUNTS) if (rows <= count) return rows;
+    return 1;
+  }
+
+  statement(rows: number): SharedStatement {
+    let statement = this.#byRows.get(rows);
+    if (!statement) {
+      const oids: number[] = [];
+      const values: string[] = [];
+      for (let row = 0; row < rows; row++) {
+        for (let i = 0; i < this.#parameterCount; i++) oids.push(this.#oids[i] ?? 0);
+        values.push(this.#rowText(row * this.#parameterCount));
+      }
+      const text = this.#head + values.join(', ') + this.#tail;
+      statement = { text, parameterOids: oids, validated: false };
+      this.#byRows.set(rows, statement);
+    }
+    return statement;
+  }
+
+  #rowText(offset: number): string {
+    let text = '';
+    for (const { before, parameter } of this.#row)
+      text += parameter < 0 ? before : `${before}$${parameter + offset + 1}`;
+    return text;
+  }
+}
+
+const known = new WeakMap<SharedStatement, MultiRowInsert | false>();
+
+/**
+ * The multi-row form of a statement whose plan says `valuesOnly`, made once per statement; false: it has none after all.
+ * The text may be that of a leaf, with other offsets than the client's own: its row is found again.
+ */
+export function multiRowOf(statement: SharedStatement, parameterCount: number): MultiRowInsert | false {
+  let found = known.get(statement);
+  if (found === undefined) {
+    const range = rowOf(statement.text);
+    found = range
+      ? new MultiRowInsert({
+          text: statement.text,
+          ...range,
+          parameterCount,
+          parameterOids: statement.parameterOids,
+        })
+      : false;
+    known.set(statement, found);
+  }
+  return found;
+}
+
+/** INSERT INTO name [AS alias] [(columns)] VALUES (row), and nothing behind it. */
+function rowOf(text: string): { rowStart: number; rowEnd: number } | undefined {
+  const bytes = Buffer.from(text);
+  let at = 0;
+  let words = 0;
+  for (;;) {
+    const token = nextToken(bytes, at);
+    if (token.kind === 'end') return undefined;
+    // INSERT INTO and the table's name come first; a table may be called "values".
+    if (++words > 3 && keywordOf(bytes, token) === 'values') {
+      const open = nextToken(bytes, token.end);
+      if (!isPunctuation(bytes, open, BYTE.openParen)) return undefined;
+      const rowEnd = closingParen(bytes, open.start) + 1;
+      const rest = nextToken(bytes, rowEnd);
+      const ends = rest.kind === 'end' || bytes.toString('utf8', rowEnd).trim() === ';';
+      return ends ? { rowStart: open.start, rowEnd } : undefined;
+    }
+    at = isPunctuation(bytes, token, BYTE.openParen) ? closingParen(bytes, token.start) + 1 : token.end;
+  }
+}
