@@ -19,3 +19,7 @@ export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 apt-get update -q
 # shellcheck disable=SC2086
 apt-get install -q -y --no-install-recommends $wanted
+# At the next boot neither: the package enables a service that nobody here has asked for.
+case "$wanted" in
+  *pgbouncer*) command -v systemctl >/dev/null && systemctl disable pgbouncer >/dev/null 2>&1 || true ;;
+esac

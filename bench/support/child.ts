@@ -1,8 +1,8 @@
-/** Programs that a bench starts beside itself: the router, PgBouncer. Ended with the bench, by pid. */
+/** Programs that a bench starts beside itself: routers, PgBouncer. Each ends with the bench, by its pid. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-export interface RunningRouter {
+export interface RunningProcess {
   readonly port: number;
   readonly pid: number;
   stop(): Promise<void>;
@@ -10,32 +10,53 @@ export interface RunningRouter {
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const START_TIMEOUT_MS = 30_000;
+const STOP_TIMEOUT_MS = 10_000;
 
-/** `postern ARGUMENTS --port 0` as a process of its own, once it listens. */
-export async function startPostern(options: { args: readonly string[] }): Promise<RunningRouter> {
-  const child = spawn(process.execPath, [MAIN, ...options.args, '--port', '0'], {
+/** `postern ARGUMENTS --port 0`, as one process of its own, once it listens. */
+export async function startPostern(options: { args: readonly string[] }): Promise<RunningProcess> {
+  const child = spawn(process.execPath, [MAIN, ...options.args, '--port', '0', '--workers', '1'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  const port = await listeningPort(child);
+  const port = Number((await outputMatching(child, /listening on [^",:]*:(\d+)/, 'the router'))[1]);
   return { port, pid: child.pid!, stop: () => stopChild(child) };
 }
 
-function listeningPort(child: ChildProcess): Promise<number> {
+/** Waits until the program has written what says that it runs; rejects with all it wrote if it does not. */
+export function outputMatching(
+  child: ChildProcess,
+  expected: RegExp,
+  what: string,
+): Promise<RegExpExecArray> {
   return new Promise((resolve, reject) => {
     let output = '';
-    const timer = setTimeout(() => reject(new Error(`the router does not listen:\n${output}`)), START_TIMEOUT_MS);
-    const onText = (chunk: Buffer): void => {
-      output += chunk.toString();
-      const match = /listening on [^",:]*:(\d+)/.exec(output);
-      if (!match) return;
+    let settled = false;
+    const settle = (): void => {
+      settled = true;
       clearTimeout(timer);
-      resolve(Number(match[1]));
+    };
+    const timer = setTimeout(() => {
+      settle();
+      child.kill('SIGKILL');
+      reject(new Error(`${what} does not start:\n${output}`));
+    }, START_TIMEOUT_MS);
+    // Goes on reading to the end: a full pipe would stop the program.
+    const onText = (chunk: Buffer): void => {
+      if (settled) return;
+      output += chunk.toString();
+      const match = expected.exec(output);
+      if (!match) return;
+      settle();
+      resolve(match);
     };
     child.stdout?.on('data', onText);
     child.stderr?.on('data', onText);
+    child.on('error', (error) => {
+      settle();
+      reject(error);
+    });
     child.on('exit', (code) => {
-      clearTimeout(timer);
-      reject(new Error(`the router ended with status ${code}:\n${output}`));
+      settle();
+      reject(new Error(`${what} ended with status ${code}:\n${output}`));
     });
   });
 }
@@ -43,7 +64,7 @@ function listeningPort(child: ChildProcess): Promise<number> {
 export function stopChild(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   return new Promise((resolve) => {
-    const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
+    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
     child.once('exit', () => {
       clearTimeout(timer);
       resolve();

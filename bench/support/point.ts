@@ -1,126 +1,152 @@
 /** One measured point: throughput, latency, and CPU time per transaction of each process that took part. */
 import { LoadGenerator } from '../../src/wall/generator.ts';
-import { machineShares, processTreeCpuSeconds, sampleMachine } from '../../src/wall/machine.ts';
+import type { Protocol } from '../../src/wall/transaction-template.ts';
 import type { Workload } from '../../src/wall/workload.ts';
+import { ObservedWindow } from './window.ts';
 
+/** Where clients connect. Everybody is trusted there: a bench measures statements, not logins. */
 export interface Endpoint {
   readonly name: string;
   readonly port: number;
   readonly user: string;
-  readonly password: string | undefined;
   readonly database: string;
   /** Processes whose CPU is counted, by what they are called in the result. A postmaster's includes its children's. */
   readonly pids: Readonly<Record<string, number>>;
 }
 
-export interface Point {
-  readonly endpoint: string;
+export interface Figures {
+  readonly tool: 'generator' | 'pgbench';
   readonly workload: string;
-  readonly protocol: string;
+  readonly protocol: Protocol;
   readonly clients: number;
+  /** Transactions a second that succeeded. */
   readonly tps: number;
+  readonly failedPerSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
+  /** How many failed, by SQLSTATE. */
   readonly errors: Readonly<Record<string, number>>;
-  /** Microseconds of CPU per transaction. */
+  /** Microseconds of CPU per transaction answered, by process. */
   readonly cpuUs: Readonly<Record<string, number>>;
-  /** Share of the machine's time that the hypervisor gave to others. */
   readonly steal: number;
+  readonly others: number;
   readonly clientBound: boolean;
 }
 
-/** Points with more steal than this say nothing and are measured again, or left out. */
-export const STEAL_MAX = 0.06;
+/** Figures with their place in the run. */
+export interface Point extends Figures {
+  readonly cell: string;
+  readonly endpoint: string;
+  readonly round: number;
+}
 
-export async function measurePoint(options: {
-  endpoint: Endpoint;
-  workload: Workload;
-  protocol: 'simple' | 'extended' | 'prepared';
-  clients: number;
-  warmupMs: number;
-  windowMs: number;
-}): Promise<Point> {
-  const { endpoint, workload, protocol, clients } = options;
-  const generator = new LoadGenerator({
-    target: {
-      host: '127.0.0.1',
-      port: endpoint.port,
-      user: endpoint.user,
-      password: endpoint.password,
-      database: endpoint.database,
-      parameters: [],
-      tls: undefined,
-      connectTimeoutMs: 10_000,
-    },
-    workload,
-    protocol,
-    schema: '',
-    workers: 1,
-  });
-  const cpu = (): Record<string, number> =>
-    Object.fromEntries(
-      Object.entries(endpoint.pids).map(([name, pid]) => [name, processTreeCpuSeconds(pid) ?? 0]),
-    );
-  let before: Record<string, number> = {};
-  let after: Record<string, number> = {};
-  let machineBefore: ReturnType<typeof sampleMachine>;
-  let machineAfter: ReturnType<typeof sampleMachine>;
-  try {
-    const result = await generator.measurePoint({
+export interface Load {
+  readonly workload: Workload;
+  readonly protocol: Protocol;
+  readonly clients: number;
+  readonly warmupMs: number;
+  readonly windowMs: number;
+}
+
+const CONNECT_TIMEOUT_MS = 15_000;
+
+/**
+ * Keeps one generator, which is one thread, for each endpoint, workload and protocol: its code stays warm from round to
+ * round, and no round measures the start of a thread.
+ */
+export class Generators {
+  private readonly kept = new Map<string, LoadGenerator>();
+
+  async measure(endpoint: Endpoint, load: Load, onOpen?: () => void): Promise<Figures> {
+    const { workload, protocol, clients, warmupMs, windowMs } = load;
+    const window = new ObservedWindow(endpoint.pids);
+    const result = await this.generator(endpoint, load).measurePoint({
       clients,
-      warmupMs: options.warmupMs,
-      windowMs: options.windowMs,
+      warmupMs,
+      windowMs,
       onOpen: () => {
-        before = cpu();
-        machineBefore = sampleMachine();
+        window.open();
+        onOpen?.();
       },
-      onClose: () => {
-        after = cpu();
-        machineAfter = sampleMachine();
-      },
+      onClose: () => window.close(),
     });
-    const transactions = result.transactionsPerSecond * result.seconds;
-    const cpuUs: Record<string, number> = {
-      generator: (result.cpuShare * result.seconds * 1e6) / transactions,
-    };
-    for (const name of Object.keys(after))
-      cpuUs[name] = ((after[name]! - before[name]!) * 1e6) / transactions;
+    const { cpuSeconds, steal, others } = window.circumstances();
+    const failed = [...result.errors.values()].reduce((sum, count) => sum + count, 0);
+    const answered = result.transactionsPerSecond * result.seconds + failed;
+    const spent = { ...cpuSeconds, client: result.cpuShare * result.seconds };
     return {
-      endpoint: endpoint.name,
+      tool: 'generator',
       workload: workload.name,
       protocol,
       clients,
       tps: result.transactionsPerSecond,
+      failedPerSecond: failed / result.seconds,
       p50Ms: result.latencies.percentileMs(0.5),
       p99Ms: result.latencies.percentileMs(0.99),
       errors: Object.fromEntries(result.errors),
-      cpuUs,
-      steal: machineShares(machineBefore, machineAfter)?.stealShare ?? 0,
+      cpuUs: perTransaction(spent, answered),
+      steal,
+      others,
       clientBound: result.clientBound,
     };
-  } finally {
-    await generator.close();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.kept.values()].map((generator) => generator.close()));
+    this.kept.clear();
+  }
+
+  private generator(endpoint: Endpoint, { workload, protocol }: Load): LoadGenerator {
+    const key = `${endpoint.port} ${workload.name} ${protocol}`;
+    let found = this.kept.get(key);
+    if (found === undefined) {
+      found = new LoadGenerator({
+        target: {
+          host: '127.0.0.1',
+          port: endpoint.port,
+          user: endpoint.user,
+          password: undefined,
+          database: endpoint.database,
+          parameters: [],
+          tls: undefined,
+          connectTimeoutMs: CONNECT_TIMEOUT_MS,
+        },
+        workload,
+        protocol,
+        schema: '',
+        workers: 1,
+      });
+      this.kept.set(key, found);
+    }
+    return found;
   }
 }
 
-/** The median; NaN of nothing. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  if (sorted.length === 0) return Number.NaN;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+/** Microseconds each, from seconds in all. */
+export function perTransaction(
+  cpuSeconds: Readonly<Record<string, number>>,
+  transactions: number,
+): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(cpuSeconds).map(([name, seconds]) => [name, (seconds * 1e6) / Math.max(1, transactions)]),
+  );
 }
 
 export function describePoint(point: Point): string {
   const cpu = Object.entries(point.cpuUs)
-    .map(([name, us]) => `${name} ${us.toFixed(1)}`)
+    .map(([name, us]) => `${name} ${us.toFixed(0)}`)
     .join(', ');
   const errors = Object.entries(point.errors).map(([code, count]) => `${code}×${count}`);
   return [
-    `${point.endpoint.padEnd(14)} ${point.workload} ${point.protocol.padEnd(8)} clients=${String(point.clients).padStart(4)}`,
-    `tps=${point.tps.toFixed(0).padStart(7)}  p50=${point.p50Ms.toFixed(2).padStart(7)} ms  p99=${point.p99Ms.toFixed(2).padStart(7)} ms`,
-    `CPU µs: ${cpu}  steal ${(point.steal * 100).toFixed(1)}%`,
+    `${point.cell.padEnd(22)} ${point.endpoint.padEnd(18)} tps=${point.tps.toFixed(0).padStart(6)}`,
+    `p50=${point.p50Ms.toFixed(2).padStart(6)}  p99=${point.p99Ms.toFixed(2).padStart(7)} ms`,
+    `CPU µs: ${cpu}`,
+    `steal ${percent(point.steal)}, others ${percent(point.others)}`,
     ...(point.clientBound ? ['(client-bound)'] : []),
     ...(errors.length > 0 ? [errors.join(' ')] : []),
   ].join('  ');
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(1)}%`;
 }

@@ -92,7 +92,6 @@ function collect(
   endsWith: number,
   send: (collector: ResponseSink) => void,
 ): Promise<Rows> {
-  const stack = new Error('x' + connection.transactionStatus).stack;
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => connection.destroy(), BOUNDS.internalQueryTimeoutMs);
     const collector = new Collector(
@@ -103,15 +102,6 @@ function collect(
         resolve(rows);
       },
       (error) => {
-        if ((error as any).sqlState === '25P02')
-          console.log(
-            'DBG',
-            connection.address.nodeName,
-            connection.transactionStatus,
-            connection.pendingCount,
-            stack,
-            JSON.stringify([...connection.settings.values]),
-          );
         clearTimeout(timer);
         reject(error);
       },

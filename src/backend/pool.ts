@@ -64,6 +64,20 @@ export class NodePool {
     return this.#idleCount + this.#lent.size + this.#opening;
   }
 
+  /** Told when somebody waits and no connection is being opened: those who keep idle ones may give them back. */
+  onScarcity: (() => void) | undefined;
+
+  /** How many wait for a connection. */
+  get waiting(): number {
+    return this.#waiters.length;
+  }
+
+  /** For how long the first of them has; 0: nobody does. */
+  get longestWaitMs(): number {
+    const [first] = this.#waiters;
+    return first ? this.#options.now() - (first.deadlineMs - this.#acquireTimeoutMs) : 0;
+  }
+
   /** An idle connection of this role, one with the same settings if there is any; undefined: use acquire(). */
   tryAcquire(user: string, settings: Settings): BackendConnection | undefined {
     const idle = this.#idle.get(user);
@@ -103,6 +117,7 @@ export class NodePool {
       if (ticket) ticket.giveUp = () => this.#giveUp(waiter);
       this.#waiters.push(waiter);
       this.#openForWaiters();
+      if (this.#waiters.length > this.#opening) this.onScarcity?.();
     });
   }
 

@@ -45,12 +45,16 @@ export const BOUNDS = {
   abandonedStatementMs: 5_000,
   /** A question that the router itself asks a node (describe, hash, settings). */
   internalQueryTimeoutMs: 10_000,
+  /** Buckets of one sharded table. */
+  bucketsMax: 1024,
   /** Backend connections that one group of coalesced writes uses at once. */
   coalescingLanes: 2,
   /** Members of one batch. */
   coalescingBatchMax: 64,
   /** How long a batch waits for a lock before its member runs alone; below PostgreSQL's deadlock_timeout (1 s). */
   coalescingLockTimeoutMs: 20,
+  /** When somebody has waited this long for a backend connection, a lane gives its own back between two batches. */
+  coalescingYieldMs: 50,
   /** What the answers of one batch may hold in memory before their commit. */
   coalescingCaptureBytesMax: 4 * 1024 * 1024,
   /** Tables (by name and search_path) of which it is kept whether their writes may be coalesced. */

@@ -76,6 +76,8 @@ export interface Router {
 }
 
 const SWEEP_INTERVAL_MS = 30_000;
+/** DDL that has not come through this router decides on merging after this at the latest. */
+const WRITE_FACTS_REFRESH_MS = 10_000;
 
 const silentLog: RouterLog = { info() {}, warn() {}, error() {} };
 
@@ -92,11 +94,15 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       nodeName: nodes.find((node) => node.id === nodeId)!.name,
       dsn: dsnByNode.get(nodeId)!,
     });
+  let onMap = (): void => {};
   const watcher = new CatalogWatcher({
     dsn: dsnByNode.get(homeNodeId)!,
     homeNode: nodes.find((node) => node.id === homeNodeId)!,
     nodes,
-    onMap: (map) => log.info(`map of epoch ${map.epoch}`),
+    onMap: (map) => {
+      log.info(`map of epoch ${map.epoch}`);
+      onMap();
+    },
     log,
   });
   await watcher.start();
@@ -119,6 +125,9 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     log,
     nodes: nodes.map((node) => ({ node, dsn: dsnByNode.get(node.id)! })),
     catalog: watcher,
+    onNewMap: (listener) => {
+      onMap = listener;
+    },
     ids: leases,
     control,
     runCommand: (command, session) => runCommand(sharding, command, session),
@@ -141,6 +150,8 @@ export interface Serving {
   readonly log: RouterLog;
   readonly nodes: readonly { readonly node: NodeInfo; readonly dsn: string }[];
   readonly catalog: RouterContext['catalog'];
+  /** Has `listener` called with each new map. */
+  readonly onNewMap: (listener: () => void) => void;
   readonly ids: IdSource;
   readonly control: HomeControl;
   readonly runCommand: RouterContext['runCommand'];
@@ -189,7 +200,16 @@ export async function serveClients(serving: Serving): Promise<Router> {
     shared: place && { index: place.index, forwardCancel },
   });
   if (place) onForwardedCancel((processId, secretKey) => void listener.cancel(processId, secretKey));
+  serving.onNewMap(() => {
+    context.functions.invalidate();
+    context.writeFacts.invalidate();
+  });
+  const refresher = setInterval(() => {
+    context.writeFacts.refresh().catch((error: Error) => log.warn(`table definitions: ${error.message}`));
+  }, WRITE_FACTS_REFRESH_MS);
+  refresher.unref();
   const close = async (): Promise<void> => {
+    clearInterval(refresher);
     await listener.close();
     coalescer?.close();
     for (const pool of pools.values()) pool.close();
@@ -288,6 +308,12 @@ function openPool(options: {
 }): NodePool {
   const { node, users, flushQueue } = options;
   const dsn = parseDsn(options.dsn);
+  if (dsn.sslmode !== undefined && !['disable', 'allow', 'prefer'].includes(dsn.sslmode)) {
+    throw notSupported(
+      `node "${node.name}": sslmode=${dsn.sslmode} is not there yet on the path of the clients' data`,
+      'Leave sslmode out where the network between the router and its nodes is trusted, or put a TLS tunnel between them.',
+    );
+  }
   const address = { nodeId: node.id, nodeName: node.name, host: dsn.host, port: dsn.port };
   return new NodePool({
     address,

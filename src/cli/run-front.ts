@@ -48,6 +48,7 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
     log,
     nodes: [{ node: NODE, dsn: dsnText }],
     catalog: { current: map, refresh: async () => map },
+    onNewMap: () => {},
     ids: {
       next: () => undefined,
       take: async () => {

@@ -10,10 +10,12 @@ const REST_INTERVAL_MS = 500;
 export class Coalescer {
   readonly #pools: ReadonlyMap<number, NodePool>;
   readonly #groups = new Map<string, CoalescingGroup>();
+  readonly #scarce = new Set<NodePool>();
   readonly #timer: NodeJS.Timeout;
 
   constructor(pools: ReadonlyMap<number, NodePool>) {
     this.#pools = pools;
+    for (const pool of pools.values()) pool.onScarcity = () => this.#onScarcity(pool);
     this.#timer = setInterval(() => this.#rest(), REST_INTERVAL_MS);
     this.#timer.unref();
   }
@@ -34,6 +36,16 @@ export class Coalescer {
 
   close(): void {
     clearInterval(this.#timer);
+  }
+
+  /** Once a turn is enough, however many are in want. */
+  #onScarcity(pool: NodePool): void {
+    if (this.#scarce.has(pool)) return;
+    this.#scarce.add(pool);
+    setImmediate(() => {
+      this.#scarce.delete(pool);
+      for (const group of this.#groups.values()) group.giveWay(pool);
+    });
   }
 
   #rest(): void {

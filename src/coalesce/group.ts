@@ -14,7 +14,7 @@ import type { Settings } from '../backend/settings.ts';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { outcomeUnknown, type PosternError } from '../base/errors.ts';
-import { readCommandTag } from '../wire/backend.ts';
+import { readCommandTag, readErrorFields } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { Backend } from '../wire/message-types.ts';
 import { Capture } from './capture.ts';
@@ -45,7 +45,14 @@ export class CoalescingGroup {
       batchMax: BOUNDS.coalescingBatchMax,
     });
     for (let i = 0; i < BOUNDS.coalescingLanes; i++)
-      this.#lanes.push(new LaneConnection(i, this.#queue, () => this.#onLaneFree()));
+      this.#lanes.push(
+        new LaneConnection(
+          i,
+          this.#queue,
+          (lane) => this.#onReady(lane),
+          () => this.#onLaneLost(),
+        ),
+      );
   }
 
   get memberCount(): number {
@@ -77,14 +84,39 @@ export class CoalescingGroup {
         lane.usedSinceRest = false;
         continue;
       }
-      this.#queue.laneClosed(lane.index);
-      lane.connection = undefined;
-      if (connection.quiet) this.#pool.release(connection);
-      else this.#pool.discard(connection);
+      this.#closeIdle(lane);
     }
   }
 
-  #onLaneFree(): void {
+  /** Others are in want of connections of `pool`: what is idle here is given back. */
+  giveWay(pool: NodePool): void {
+    if (pool !== this.#pool) return;
+    for (const lane of this.#lanes)
+      if (lane.connection && this.#queue.isIdle(lane.index)) this.#closeIdle(lane);
+  }
+
+  #closeIdle(lane: LaneConnection): void {
+    const connection = lane.release();
+    this.#queue.laneClosed(lane.index);
+    this.#giveBack(connection);
+  }
+
+  #giveBack(connection: BackendConnection): void {
+    if (connection.quiet) this.#pool.release(connection);
+    else this.#pool.discard(connection);
+  }
+
+  /** A batch has ended. Nobody who waits for a connection does so for ever because writes keep coming. */
+  #onReady(lane: LaneConnection): void {
+    const { waiting, longestWaitMs } = this.#pool;
+    if (waiting > 0 && (this.#queue.queuedCount === 0 || longestWaitMs > BOUNDS.coalescingYieldMs)) {
+      this.#queue.laneReady(lane.index, true);
+      this.#giveBack(lane.release());
+      if (this.#queue.queuedCount > 0) this.#openAnother();
+    } else this.#queue.laneReady(lane.index);
+  }
+
+  #onLaneLost(): void {
     if (this.#queue.queuedCount > 0) this.#openAnother();
   }
 
@@ -115,15 +147,13 @@ export class CoalescingGroup {
     lane.adopt(connection);
     this.#queue.laneOpened(lane.index);
     if (this.#queue.queuedCount > 0) this.#openAnother();
+    else if (this.#pool.waiting > 0 && this.#queue.isIdle(lane.index)) this.#closeIdle(lane);
   }
 
   #effects(): CoalescingEffects<Member> {
     return {
       send: (lane, batch) => this.#lanes[lane]!.send(batch),
-      answer: (member) => {
-        const { capture } = this.#lanes[member.lane]!;
-        member.owner.onCommitted(capture.buffer, member.captureStart, member.captureEnd);
-      },
+      answer: (member) => this.#lanes[member.lane]!.answer(member),
       alone: (member) => member.owner.onAlone(),
       canceled: (member) => member.owner.onCanceled(),
       unknown: (member) => member.owner.onUnknown(outcomeUnknown(this.#pool.address.nodeName)),
@@ -143,16 +173,25 @@ class LaneConnection implements ResponseSink {
   opening = false;
   usedSinceRest = false;
   readonly #queue: CoalescingQueue<Member>;
-  readonly #onFree: () => void;
+  readonly #onBatchEnd: (lane: LaneConnection) => void;
+  readonly #onConnectionLost: () => void;
   #batch: readonly Member[] = [];
+  /** What the server says of the commit itself is for every member. */
+  #commitNotices: Buffer | undefined;
   /** By the index of its first member: what was sent, and for how many members. */
   readonly #statements: SharedStatement[] = [];
   readonly #rows: number[] = [];
 
-  constructor(index: number, queue: CoalescingQueue<Member>, onFree: () => void) {
+  constructor(
+    index: number,
+    queue: CoalescingQueue<Member>,
+    onBatchEnd: (lane: LaneConnection) => void,
+    onConnectionLost: () => void,
+  ) {
     this.index = index;
     this.#queue = queue;
-    this.#onFree = onFree;
+    this.#onBatchEnd = onBatchEnd;
+    this.#onConnectionLost = onConnectionLost;
   }
 
   adopt(connection: BackendConnection): void {
@@ -160,11 +199,32 @@ class LaneConnection implements ResponseSink {
     connection.lessee = this;
   }
 
+  /** The lane is without its connection; the caller gives it back. */
+  release(): BackendConnection {
+    const connection = this.connection!;
+    this.connection = undefined;
+    this.#batch = [];
+    return connection;
+  }
+
+  answer(member: Member): void {
+    const { buffer } = this.capture;
+    const { captureStart, captureEnd } = member;
+    if (!this.#commitNotices) {
+      member.owner.onCommitted(buffer, captureStart, captureEnd);
+      return;
+    }
+    const own = captureStart < 0 ? [] : [buffer.subarray(captureStart, captureEnd)];
+    const whole = Buffer.concat([...own, this.#commitNotices]);
+    member.owner.onCommitted(whole, 0, whole.length);
+  }
+
   send(batch: readonly Member[]): void {
     const connection = this.connection!;
     this.#batch = batch;
     this.usedSinceRest = true;
     this.capture.clear();
+    this.#commitNotices = undefined;
     this.#rows.length = 0;
     this.#rows.length = batch.length;
     const merging = this.#queue.isSmooth;
@@ -235,7 +295,7 @@ class LaneConnection implements ResponseSink {
         this.#onReady();
         return;
       case Backend.ErrorResponse:
-        this.#onError(kind, at);
+        this.#onError(reader, kind, at);
         return;
       case Backend.CommandComplete:
         if (this.#rows[at]! > 1) {
@@ -254,7 +314,9 @@ class LaneConnection implements ResponseSink {
   }
 
   onNotice(reader: FrameReader, tag: unknown): void {
-    if (typeof tag === 'number' && tag >= 0) this.#keep(tag, reader.buffer, reader.start, reader.end);
+    if (typeof tag !== 'number') return;
+    if (tag >= 0) this.#keep(tag, reader.buffer, reader.start, reader.end);
+    else this.#onCommitNotice(reader);
   }
 
   onLocal(): void {}
@@ -268,17 +330,27 @@ class LaneConnection implements ResponseSink {
     this.connection = undefined;
     this.#batch = [];
     const wasOpen = !this.#queue.isIdle(this.index);
-    if (wasOpen) this.#queue.laneLost(this.index, true);
+    if (wasOpen) this.#queue.laneLost(this.index);
     else this.#queue.laneClosed(this.index);
-    this.#onFree();
+    this.#onConnectionLost();
   }
 
-  #onError(kind: PendingKind, at: number): void {
+  /** "canceling wait for synchronous replication due to user request" is a WARNING of this code; the commit then is local. */
+  #onCommitNotice(reader: FrameReader): void {
+    const notice = reader.buffer.subarray(reader.start, reader.end);
+    this.#commitNotices = Buffer.concat(this.#commitNotices ? [this.#commitNotices, notice] : [notice]);
+    if (readErrorFields(reader).get('C') === '01000') this.#queue.commitUnconfirmed(this.index);
+  }
+
+  #onError(reader: FrameReader, kind: PendingKind, at: number): void {
     if (at < 0) {
       this.#queue.memberFailed(this.index, COMMIT_FAILED);
       return;
     }
-    if (kind === Pending.parse) this.connection?.prepared.remove(this.#statements[at]!);
+    const prepared = this.connection?.prepared;
+    if (kind === Pending.parse) prepared?.remove(this.#statements[at]!);
+    // "cached plan must not change result type": it is prepared afresh.
+    else if (readErrorFields(reader).get('C') === '0A000') prepared?.drop(this.#statements[at]!);
     const rows = this.#rows[at]!;
     for (let i = at; rows > 1 && i < at + rows; i++) this.#batch[i]!.single = true;
     this.#queue.memberFailed(this.index, rows > 1 ? SOMEBODY_FAILED : at);
@@ -306,7 +378,7 @@ class LaneConnection implements ResponseSink {
       connection.destroy();
       return;
     }
-    this.#queue.laneReady(this.index);
+    this.#onBatchEnd(this);
   }
 
   /** Answers come in the order of the members, so each one's frames lie together. */
@@ -315,7 +387,6 @@ class LaneConnection implements ResponseSink {
     if (member.captureStart < 0) member.captureStart = this.capture.length;
     this.capture.append(buffer, start, end);
     member.captureEnd = this.capture.length;
-    if (this.capture.length > BOUNDS.coalescingCaptureBytesMax && !this.#queue.isFailing(this.index))
-      void this.connection?.cancel();
+    if (this.capture.length > BOUNDS.coalescingCaptureBytesMax) this.#queue.memberTooLarge(this.index, at);
   }
 }

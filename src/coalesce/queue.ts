@@ -12,6 +12,11 @@
  */
 import { assert } from '../base/assert.ts';
 
+/** For memberFailed: the error is that of the commit. */
+export const COMMIT_FAILED = -1;
+/** For memberFailed: one of several that were sent as one statement. All go again, those one by one. */
+export const SOMEBODY_FAILED = -2;
+
 export interface CoalescingEffects<M> {
   /** Send these as one transaction on this lane. */
   send(lane: number, batch: readonly M[]): void;
@@ -31,7 +36,7 @@ interface Lane<M> {
   /** `opening`: no connection yet; members wait for it like for a busy one. */
   state: 'opening' | 'idle' | 'running' | 'failing';
   batch: Entry<M>[];
-  /** The member whose error ended the batch; −1: none, or the commit itself. */
+  /** The member whose error ended the batch, COMMIT_FAILED or SOMEBODY_FAILED. */
   failedAt: number;
   /** The server cut its wait for standbys short because of a cancel: only who asked for that may be told OK. */
   unconfirmed: boolean;
@@ -52,6 +57,8 @@ interface Entry<M> {
 
 /** A member whose batches were undone this often runs alone: it ends somehow, whatever the others do. */
 const UNDONE_MAX = 8;
+/** Up to this share of failing members, multi-row statements pay. */
+const SMOOTH_SHARE_MAX = 0.002;
 /** Weight of one batch in the moving share of failing members. */
 const FAILURE_WEIGHT = 1 / 16;
 
@@ -69,7 +76,13 @@ export class CoalescingQueue<M extends object> {
     this.#effects = effects;
     this.#batchMax = options.batchMax;
     for (let i = 0; i < options.lanes; i++)
-      this.#lanes.push({ state: 'opening', batch: [], failedAt: -1, unconfirmed: false, queue: [] });
+      this.#lanes.push({
+        state: 'opening',
+        batch: [],
+        failedAt: COMMIT_FAILED,
+        unconfirmed: false,
+        queue: [],
+      });
   }
 
   get memberCount(): number {
@@ -87,14 +100,15 @@ export class CoalescingQueue<M extends object> {
     return this.#lanes[lane]!.state === 'idle';
   }
 
-  isFailing(lane: number): boolean {
-    return this.#lanes[lane]!.state === 'failing';
-  }
-
   /** How many members a batch may have now. */
   get batchSize(): number {
     if (this.#failureShare < 1 / (this.#batchMax * this.#batchMax)) return this.#batchMax;
     return Math.max(1, Math.min(this.#batchMax, Math.floor(1 / Math.sqrt(this.#failureShare))));
+  }
+
+  /** Has nothing failed lately? Then members may be sent in forms that don't tell whose error it was. */
+  get isSmooth(): boolean {
+    return this.#failureShare <= SMOOTH_SHARE_MAX;
   }
 
   /** `affinity`: members with the same one go to the same lane; −1: any lane. */
@@ -131,9 +145,11 @@ export class CoalescingQueue<M extends object> {
     this.cut();
   }
 
-  /** The server refused member `at` of the running batch (−1: the commit); ReadyForQuery is still to come. */
+  /** The server refused member `at` of the running batch, or its commit, or somebody; ReadyForQuery is still to come. */
   memberFailed(index: number, at: number): void {
     const lane = this.#lanes[index]!;
+    // Undone already: that the server goes down as well changes nothing.
+    if (lane.state === 'failing') return;
     assert(lane.state === 'running' && at < lane.batch.length, 'a member of a running batch failed');
     lane.state = 'failing';
     lane.failedAt = at;
@@ -187,7 +203,7 @@ export class CoalescingQueue<M extends object> {
     const lane = this.#lanes[index]!;
     const { batch, failedAt } = lane;
     // After an error of the commit itself, too: if that was the server's last word, it may have been said after the fact.
-    const unsure = lane.state === 'running' || (lane.state === 'failing' && failedAt < 0);
+    const unsure = lane.state === 'running' || (lane.state === 'failing' && failedAt === COMMIT_FAILED);
     lane.batch = [];
     for (let i = batch.length - 1; i >= 0; i--) {
       const entry = batch[i]!;
@@ -248,7 +264,6 @@ export class CoalescingQueue<M extends object> {
     shared.splice(0, sharedTaken);
     lane.state = 'running';
     lane.batch = batch;
-    lane.failedAt = -1;
     lane.unconfirmed = false;
     this.#effects.send(
       index,
@@ -262,7 +277,7 @@ export class CoalescingQueue<M extends object> {
     const struck = batch.some((entry) => entry.canceled || entry.leaving);
     for (let i = batch.length - 1; i >= 0; i--) {
       const entry = batch[i]!;
-      if (!entry.canceled && (failedAt < 0 || (i === failedAt && !struck))) this.#leave(entry);
+      if (!entry.canceled && (failedAt === COMMIT_FAILED || (i === failedAt && !struck))) this.#leave(entry);
       else this.#again(lane, entry);
     }
   }

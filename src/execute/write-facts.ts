@@ -26,11 +26,19 @@ interface Known {
     { readonly searchPath: readonly string[]; readonly verdict: Verdict }
   >;
   readonly loading: Map<string, Promise<void>>;
+  /** What was asked, by the same key, to ask it again. */
+  readonly queries: Map<string, string>;
   userNames: ReadonlySet<string> | undefined;
 }
 
 function nothingKnown(): Known {
-  return { byTable: new Map(), byWrite: new WeakMap(), loading: new Map(), userNames: undefined };
+  return {
+    byTable: new Map(),
+    byWrite: new WeakMap(),
+    loading: new Map(),
+    queries: new Map(),
+    userNames: undefined,
+  };
 }
 
 export class WriteFactsCache {
@@ -45,6 +53,22 @@ export class WriteFactsCache {
   /** After DDL, and with a new map. */
   invalidate(): void {
     this.#known = nothingKnown();
+  }
+
+  /**
+   * Asks again for all that is known, so that DDL which has not come through this router is seen too. What is known stays in
+   * force until the answers are there. Rejects as `ask` does.
+   */
+  async refresh(): Promise<void> {
+    const before = this.#known;
+    if (before.queries.size === 0) return;
+    const fresh = nothingKnown();
+    fresh.userNames = await this.#askUserNames();
+    for (const [key, query] of [...before.queries]) {
+      fresh.byTable.set(key, { reason: judge(await this.#ask(query)) });
+      fresh.queries.set(key, query);
+    }
+    if (this.#known === before) this.#known = fresh;
   }
 
   /** undefined: not known yet, load() first. `searchPath`: the schemas that the statement was planned with. */
@@ -78,13 +102,19 @@ export class WriteFactsCache {
   }
 
   async #loadInto(known: Known, key: string, query: string): Promise<void> {
-    if (!known.userNames) {
-      const rows = await this.#ask(USER_NAMES_QUERY);
-      known.userNames = new Set(rows.map((row) => row[0]!));
-    }
+    known.userNames ??= await this.#askUserNames();
     const reason = judge(await this.#ask(query));
-    if (known.byTable.size >= BOUNDS.writeFactsTablesMax) known.byTable.clear();
+    if (known.byTable.size >= BOUNDS.writeFactsTablesMax) {
+      known.byTable.clear();
+      known.queries.clear();
+    }
     known.byTable.set(key, { reason });
+    known.queries.set(key, query);
+  }
+
+  async #askUserNames(): Promise<ReadonlySet<string>> {
+    const rows = await this.#ask(USER_NAMES_QUERY);
+    return new Set(rows.map((row) => row[0]!));
   }
 
   #verdict(write: WriteFacts, searchPath: readonly string[]): Verdict | undefined {

@@ -87,7 +87,7 @@ describe('tables that exist', () => {
     ],
     [
       "SELECT create_distributed_table('t', 'id', colocate_with => 'none', shard_count => NULL)",
-      { colocateWith: undefined, bucketCount: undefined },
+      { colocateWith: 'none', bucketCount: undefined },
     ],
     [
       "SELECT postern.shard_table('t', 'id', buckets => 16)",

@@ -232,8 +232,8 @@ export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterComm
     relation,
     key,
     bucketCount: bucketCountOf(values.get('buckets') ?? values.get('shard_count')),
-    // Citus's words for "as it comes" and "with none".
-    colocateWith: colocateWith === 'default' || colocateWith === 'none' ? undefined : colocateWith,
+    // 'default' and 'none' are Citus's words for "as it comes" and "with none".
+    colocateWith: colocateWith === 'default' ? undefined : colocateWith,
     functionName: resTarget.name ?? name,
   };
 }

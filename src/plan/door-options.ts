@@ -3,6 +3,7 @@
  * TABLE. PostgreSQL's grammar takes them, and its servers refuse the namespace, so none may reach a server.
  */
 import type { DefElem, Node } from '@pgsql/types';
+import { BOUNDS } from '../base/bounds.ts';
 import { invalidParameter, notSupported } from '../base/errors.ts';
 import { stringsOf } from '../sql/facts.ts';
 
@@ -17,7 +18,7 @@ const NAMESPACE = 'postern';
 const OPTIONS = ['door', 'key', 'buckets', 'colocate_with'];
 const DOORS_TO_COME = ['reference', 'leaderless', 'multi_primary', 'write_behind'];
 /** A bucket is a table on a node; beyond this a catalog of them is slow to read and to plan over. */
-const BUCKETS_MAX = 4096;
+const BUCKETS_MAX = BOUNDS.bucketsMax;
 
 /** The options of Postern among those of the statement, in the order of the text. */
 export function posternOptions(options: readonly Node[] | undefined): DefElem[] {

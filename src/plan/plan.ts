@@ -90,6 +90,7 @@ export type RouterCommand =
       readonly createText: string;
       readonly key: string;
       readonly bucketCount: number | undefined;
+      /** A table as the user wrote it, or 'none'; undefined: with those of the same key type and bucket count. */
       readonly colocateWith: string | undefined;
     }
   | {
@@ -98,6 +99,7 @@ export type RouterCommand =
       readonly relation: string;
       readonly key: string;
       readonly bucketCount: number | undefined;
+      /** A table as the user wrote it, or 'none'; undefined: with those of the same key type and bucket count. */
       readonly colocateWith: string | undefined;
       /** The column name of the one-row, one-column void result; undefined: it was ALTER TABLE … SET, which has no result. */
       readonly functionName: string | undefined;

@@ -338,6 +338,7 @@ export class Conversation {
     const { context } = this.state;
     context.statements.invalidate();
     context.functions.invalidate();
+    context.writeFacts.invalidate();
     void context.catalog.refresh().catch(() => {});
   }
 }

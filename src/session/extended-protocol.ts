@@ -88,7 +88,8 @@ export class ExtendedProtocol {
     if (this.#c.skipping) return;
     if (this.#held) return this.#guarded(() => handle() as void | Promise<void>);
     this.#statements.nextBatch();
-    this.#statements.done(this.#statements.set('', undefined));
+    if (this.#statements.get(''))
+      this.#c.inTurn({ write() {}, ...this.#settling(this.#statements.set('', undefined)) });
     this.#portals.delete('');
     return handle();
   }

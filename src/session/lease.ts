@@ -250,6 +250,7 @@ export class Lease {
   async readSearchPath(): Promise<void> {
     const text = `SELECT pg_catalog.current_setting('search_path')`;
     let row: (string | null)[] | undefined;
+    if (this.failed) return;
     if (this.connection && this.unsynced) {
       // The server keeps its answers back until a Sync or Flush, and a Sync would end the client's implicit transaction.
       // After an error in the pipeline there is no answer, and no matter: what follows is skipped.
@@ -258,8 +259,7 @@ export class Lease {
     } else {
       await this.drained();
       const { connection } = this;
-      if (!connection || !this.#searchPathStale) return;
-      if (connection.transactionStatus === TransactionStatus.failed) return;
+      if (!connection || !this.#searchPathStale || this.failed) return;
       [row] = await ask(connection, text);
     }
     this.#state.setSearchPath(row?.[0] ?? '');

@@ -302,7 +302,7 @@ export class Session {
   #close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#conversation.cancelWrite();
+    // A write that is under way is carried out: taking it back would undo a batch, and so hold up the others in it.
     this.#lease.end();
     this.#state.output.end();
     // A client that neither reads nor closes is not waited for.

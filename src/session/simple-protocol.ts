@@ -9,17 +9,9 @@ import type { BackendConnection } from '../backend/connection.ts';
 import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
 import { type Choice, choose, chooseNow } from '../execute/choose.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
-import { OID } from '../pg/oid.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import { rewriteQuery } from '../plan/rewrite.ts';
-import {
-  encodeCommandComplete,
-  encodeDataRow,
-  encodeEmptyQueryResponse,
-  encodeNoticeResponse,
-  encodeReadyForQuery,
-  encodeRowDescription,
-} from '../wire/backend.ts';
+import { encodeCommandComplete, encodeEmptyQueryResponse, encodeReadyForQuery } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { readQueryText } from '../wire/frontend.ts';
 import type { Conversation, PARKED } from './conversation.ts';

@@ -181,7 +181,7 @@ class ModelClient {
         : { text, values: parameters, ...(dice > 0.8 && { name: this.#nameOf(text) }) };
     const answer = await this.#client.query({ ...config, rowMode: 'array' }).then(
       ({ rows }) => rows as unknown[][],
-      (error: { code?: string; message: string; routine?: string; hint?: string }) => { if (text.startsWith('BEGIN')) console.log('ZZZ', JSON.stringify(error), error.message); return error.code ?? error.message; },
+      (error: { code?: string; message: string }) => error.code ?? error.message,
     );
     const how = 'name' in config ? 'named' : 'values' in config ? 'extended' : 'simple';
     this.#history.push(`${how} ${text} [${parameters.join()}] -> ${JSON.stringify(answer)}`);

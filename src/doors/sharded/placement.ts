@@ -4,13 +4,14 @@
  * Invariant: runs under the placement lock, so two tables that should share a group never make one each.
  */
 import { assert } from '../../base/assert.ts';
+import { BOUNDS } from '../../base/bounds.ts';
 import { invalidParameter, objectError } from '../../base/errors.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import type { ShardingContext } from './context.ts';
 
 const BUCKET_COUNT_DEFAULT = 32;
-const BUCKET_COUNT_MAX = 1024;
+const BUCKET_COUNT_MAX = BOUNDS.bucketsMax;
 
 export interface Placement {
   readonly colocationId: number;

@@ -1,0 +1,85 @@
+/** What the benches run: as a Workload for our generator, and as a script for pgbench where it has one. */
+import { countersWorkload, eventsWorkload, type Workload } from '../../src/wall/workload.ts';
+
+export interface BenchWorkload {
+  readonly workload: Workload;
+  readonly pgbenchScript: string;
+  /** Statements before each cell, so that no cell inherits a table that another has filled. */
+  readonly reset: readonly string[];
+}
+
+const COUNTERS = 100_000;
+const HALF = COUNTERS / 2;
+/** The row that the lock of the locked-row cell is on; the other clients update all but this. */
+export const LOCKED_ROW = 1;
+
+/** A: inserts of one row. */
+export const INSERTS: BenchWorkload = {
+  workload: { ...eventsWorkload(), name: 'A' },
+  pgbenchScript: "INSERT INTO events (payload) VALUES ('x');\n",
+  reset: ['TRUNCATE events'],
+};
+
+/** B: updates of a random row by its key. */
+export const UPDATES: BenchWorkload = {
+  workload: { ...countersWorkload({ rows: COUNTERS }), name: 'B' },
+  pgbenchScript: `\\set id random(1, ${COUNTERS})\nUPDATE counters SET n = n + 1 WHERE id = :id;\n`,
+  reset: [],
+};
+
+/**
+ * C: transactions of two updates, in the order of their ids, so that no two wait for each other in a circle: one row of
+ * the lower half, then one of the upper.
+ */
+export const TWO_ROWS: BenchWorkload = {
+  workload: {
+    name: 'C',
+    setup: [],
+    variables: [
+      { name: 'low', type: 'int8', min: 1, max: HALF },
+      { name: 'high', type: 'int8', min: HALF + 1, max: COUNTERS },
+    ],
+    statements: [
+      { text: 'BEGIN', parameters: [] },
+      { text: 'UPDATE {schema}counters SET n = n + 1 WHERE id = $1', parameters: ['low'] },
+      { text: 'UPDATE {schema}counters SET n = n + 1 WHERE id = $1', parameters: ['high'] },
+      { text: 'COMMIT', parameters: [] },
+    ],
+  },
+  pgbenchScript: `\\set low random(1, ${HALF})
+\\set high random(${HALF + 1}, ${COUNTERS})
+BEGIN;
+UPDATE counters SET n = n + 1 WHERE id = :low;
+UPDATE counters SET n = n + 1 WHERE id = :high;
+COMMIT;
+`,
+  reset: [],
+};
+
+/** B for the clients that don't want the locked row. */
+export const UPDATES_OF_OTHER_ROWS: Workload = {
+  ...UPDATES.workload,
+  name: 'B, other rows',
+  variables: [{ name: 'id', type: 'int8', min: LOCKED_ROW + 1, max: COUNTERS }],
+};
+
+const ID_SPAN = 1e15;
+
+/**
+ * Inserts by a random key of which the given percentage fails with 23505: keys are drawn evenly from a span of 10^15 in
+ * which that percentage lies at or below 0, and all of these stand for the key 0, which is there already.
+ */
+export function insertsWithDuplicates(percentage: number): { workload: Workload; reset: readonly string[] } {
+  const below = Math.round((ID_SPAN * percentage) / 100);
+  return {
+    workload: {
+      name: `inserts, ${percentage}% duplicates`,
+      setup: ['CREATE TABLE IF NOT EXISTS {schema}keyed (id bigint PRIMARY KEY, payload text)'],
+      variables: [{ name: 'id', type: 'int8', min: 1 - below, max: ID_SPAN - below }],
+      statements: [
+        { text: "INSERT INTO {schema}keyed (id, payload) VALUES (GREATEST($1, 0), 'x')", parameters: ['id'] },
+      ],
+    },
+    reset: ['TRUNCATE keyed', "INSERT INTO keyed VALUES (0, 'x')"],
+  };
+}
