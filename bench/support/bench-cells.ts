@@ -20,7 +20,7 @@ export interface Pace {
   readonly windowMs: number;
 }
 
-const QUICK: Pace = { warmupMs: 250, windowMs: 600 };
+const QUICK: Pace = { warmupMs: 200, windowMs: 550 };
 const LONG: Pace = { warmupMs: 500, windowMs: 1_500 };
 const LONG_LOCK: Pace = { warmupMs: 500, windowMs: 10_000 };
 const PGBENCH_SECONDS = 3;

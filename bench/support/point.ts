@@ -2,7 +2,7 @@
 import { LoadGenerator } from '../../src/wall/generator.ts';
 import type { Protocol } from '../../src/wall/transaction-template.ts';
 import type { Workload } from '../../src/wall/workload.ts';
-import { ObservedWindow } from './window.ts';
+import { type CountedPids, ObservedWindow } from './window.ts';
 
 /** Where clients connect. Everybody is trusted there: a bench measures statements, not logins. */
 export interface Endpoint {
@@ -10,8 +10,8 @@ export interface Endpoint {
   readonly port: number;
   readonly user: string;
   readonly database: string;
-  /** Processes whose CPU is counted, by what they are called in the result. A postmaster's includes its children's. */
-  readonly pids: Readonly<Record<string, number>>;
+  /** A postmaster's includes its children's. */
+  readonly pids: CountedPids;
 }
 
 export interface Figures {

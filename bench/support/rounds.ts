@@ -10,7 +10,7 @@ import { STEAL_MAX } from './window.ts';
 export interface Cell {
   readonly name: string;
   readonly contenders: readonly Contender[];
-  /** Before each round's points of this cell. */
+  /** Before each point: everybody finds the same tables. */
   readonly prepare?: (() => Promise<void>) | undefined;
 }
 
@@ -41,7 +41,6 @@ export async function runRounds(options: {
     }
     console.log(`\nround ${round + 1} of ${options.rounds}, load average ${loadavg()[0]!.toFixed(1)}`);
     for (const cell of options.cells) {
-      await cell.prepare?.();
       const contenders = round % 2 === 0 ? cell.contenders : [...cell.contenders].reverse();
       for (const contender of contenders) {
         const outcome = await measureValid(cell, contender, round);
@@ -60,6 +59,7 @@ async function measureValid(cell: Cell, contender: Contender, round: number): Pr
   for (let attempt = 1; attempt <= 2; attempt++) {
     let figures: Figures;
     try {
+      await cell.prepare?.();
       figures = await contender.measure();
     } catch (error) {
       const note = `${where}: failed: ${(error as Error).message}`;

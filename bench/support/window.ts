@@ -2,7 +2,7 @@
 import {
   type MachineSample,
   machineShares,
-  processTreeCpuSeconds,
+  processTreesCpuSeconds,
   sampleMachine,
 } from '../../src/wall/machine.ts';
 
@@ -24,13 +24,15 @@ interface Sample {
   readonly cpu: Readonly<Record<string, number>>;
 }
 
-/** `pids`: processes whose CPU is counted, with all their children, by what they are called in the result. */
+/** Processes whose CPU is counted, with all their children, by what they are called in the result. */
+export type CountedPids = Readonly<Record<string, number | readonly number[]>>;
+
 export class ObservedWindow {
-  private readonly pids: Readonly<Record<string, number>>;
+  private readonly pids: CountedPids;
   private before: Sample | undefined;
   private after: Sample | undefined;
 
-  constructor(pids: Readonly<Record<string, number>>) {
+  constructor(pids: CountedPids) {
     this.pids = pids;
   }
 
@@ -59,13 +61,17 @@ export class ObservedWindow {
   }
 
   private sample(): Sample {
+    const flat = Object.entries(this.pids).flatMap(([name, pids]) =>
+      (typeof pids === 'number' ? [pids] : pids).map((pid) => ({ name, pid })),
+    );
+    // Everything that a bench starts is a child of its process.
+    const [own, ...each] = processTreesCpuSeconds([process.pid, ...flat.map(({ pid }) => pid)]);
+    const cpu: Record<string, number> = {};
+    for (const [index, { name }] of flat.entries()) cpu[name] = (cpu[name] ?? 0) + (each[index] ?? 0);
     return {
       machine: sampleMachine(),
-      // Everything that a bench starts is a child of its process.
-      own: processTreeCpuSeconds(process.pid) ?? 0,
-      cpu: Object.fromEntries(
-        Object.entries(this.pids).map(([name, pid]) => [name, processTreeCpuSeconds(pid) ?? 0]),
-      ),
+      own: own ?? 0,
+      cpu,
     };
   }
 }

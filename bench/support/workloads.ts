@@ -4,7 +4,7 @@ import { countersWorkload, eventsWorkload, type Workload } from '../../src/wall/
 export interface BenchWorkload {
   readonly workload: Workload;
   readonly pgbenchScript: string;
-  /** Statements before each cell, so that no cell inherits a table that another has filled. */
+  /** Statements before each point, so that none inherits a table that another has filled. */
   readonly reset: readonly string[];
 }
 

@@ -189,7 +189,7 @@ export async function serveClients(serving: Serving): Promise<Router> {
     statements: new StatementRegistry(),
     functions: new FunctionFacts((text) => control.rows(text)),
     writeFacts: new WriteFactsCache((text) => control.rows(text)),
-    ids: new IdChooser(serving.ids),
+    ids: new IdChooser(serving.ids, setImmediate),
     coalescer,
     flushQueue,
     log,

@@ -1,8 +1,10 @@
 /**
- * Ids for columns that an INSERT leaves out, and the choice among them: the rows of one INSERT have to fall into one
- * bucket, so ids are drawn until enough of them do; the others are kept for later INSERTs.
+ * Ids for columns that an INSERT leaves out. Where the id is the key, the choice of the id is the choice of the bucket, and
+ * it is made so that rows meet: the INSERTs that arrive together get ids of one bucket, so that they go to one node as one
+ * batch; the next ones go elsewhere. And the rows of one INSERT have to fall into one bucket anyway.
  *
- * Invariant: an id is given out once. What is stashed and never used leaves a gap, as a PostgreSQL sequence's cache does.
+ * Invariant: an id is given out once. Ids wait by bucket until their bucket's turn comes; what is never used leaves a gap, as
+ * a PostgreSQL sequence's cache does.
  */
 import { assert } from '../base/assert.ts';
 import type { ShardedTable } from '../catalog/map.ts';
@@ -13,20 +15,58 @@ export interface IdSource {
   take(tableId: number, column: string, count: number): Promise<number[]>;
 }
 
-/** Stashed ids of one table, over all its buckets. */
-const STASHED_MAX = 65_536;
+/** So many ids of one bucket in a row, if they are asked for in one turn: a batch. */
+const RUN_MAX = 64;
+/** Ids that wait, for one table, over all its buckets. */
+const WAITING_MAX = 65_536;
+
+interface Waiting {
+  readonly byBucket: number[][];
+  count: number;
+  /** The bucket of this turn, and how many it has had in a row. */
+  bucket: number;
+  run: number;
+  /** By the turn that it belongs to. */
+  turn: number;
+}
 
 export class IdChooser {
   readonly #source: IdSource;
-  readonly #stashes = new Map<number, { byBucket: number[][]; count: number }>();
+  readonly #afterTurn: (callback: () => void) => void;
+  readonly #tables = new Map<number, Waiting>();
+  #turn = 0;
+  #turnEnds = false;
+  readonly #endTurn = (): void => {
+    this.#turn++;
+    this.#turnEnds = false;
+  };
 
-  constructor(source: IdSource) {
+  /** @param afterTurn calls back when all that has arrived together has been handled */
+  constructor(source: IdSource, afterTurn: (callback: () => void) => void) {
     this.#source = source;
+    this.#afterTurn = afterTurn;
   }
 
-  /** The next id of a leased block; undefined when a block has to be waited for. */
+  /** An id that is at hand; undefined when a block has to be waited for. */
   next(table: ShardedTable, column: string): number | undefined {
-    return this.#source.next(table.id, column);
+    if (column !== table.keyColumn) return this.#source.next(table.id, column);
+    const waiting = this.#waitingOf(table);
+    this.#chooseBucket(waiting);
+    const chosen = waiting.byBucket[waiting.bucket]!.pop();
+    if (chosen !== undefined) {
+      waiting.count--;
+      return chosen;
+    }
+    // As many as it takes on average, and some: then any will do.
+    for (let draws = 4 * table.buckets.length; draws > 0 && waiting.count < WAITING_MAX; draws--) {
+      const id = this.#source.next(table.id, column);
+      if (id === undefined) break;
+      const bucket = this.#bucketOf(table, id);
+      if (bucket === waiting.bucket) return id;
+      waiting.byBucket[bucket]!.push(id);
+      waiting.count++;
+    }
+    return this.#anyWaiting(waiting) ?? this.#source.next(table.id, column);
   }
 
   async take(table: ShardedTable, column: string, count: number): Promise<number[]> {
@@ -35,27 +75,52 @@ export class IdChooser {
 
   /** `count` ids of the key column that all hash to one bucket. */
   async takeOfOneBucket(table: ShardedTable, count: number): Promise<number[]> {
-    assert(isInteger(table.keyType), 'ids are supplied for integer keys only');
-    const stash = this.#stashOf(table);
-    const first = await this.#draw(table);
-    const bucket = bucketOfInteger(table.keyType, first, table.buckets.length);
-    const chosen = [first];
+    const waiting = this.#waitingOf(table);
+    this.#chooseBucket(waiting);
+    const { bucket } = waiting;
+    const chosen: number[] = [];
     while (chosen.length < count) {
-      const stashed = stash.byBucket[bucket]!.shift();
-      if (stashed !== undefined) {
-        stash.count--;
-        chosen.push(stashed);
+      const id = waiting.byBucket[bucket]!.pop();
+      if (id !== undefined) {
+        waiting.count--;
+        chosen.push(id);
         continue;
       }
       const drawn = await this.#draw(table);
-      const at = bucketOfInteger(table.keyType, drawn, table.buckets.length);
+      const at = this.#bucketOf(table, drawn);
       if (at === bucket) chosen.push(drawn);
-      else if (stash.count < STASHED_MAX) {
-        stash.byBucket[at]!.push(drawn);
-        stash.count++;
+      else if (waiting.count < WAITING_MAX) {
+        waiting.byBucket[at]!.push(drawn);
+        waiting.count++;
       }
     }
     return chosen;
+  }
+
+  #chooseBucket(waiting: Waiting): void {
+    if (!this.#turnEnds) {
+      this.#turnEnds = true;
+      this.#afterTurn(this.#endTurn);
+    }
+    if (waiting.turn === this.#turn && waiting.run < RUN_MAX) {
+      waiting.run++;
+      return;
+    }
+    // Neighbouring buckets are on different nodes: going round them goes round the nodes.
+    waiting.bucket = (waiting.bucket + 1) % waiting.byBucket.length;
+    waiting.turn = this.#turn;
+    waiting.run = 1;
+  }
+
+  #anyWaiting(waiting: Waiting): number | undefined {
+    if (waiting.count === 0) return undefined;
+    for (const ids of waiting.byBucket) {
+      const id = ids.pop();
+      if (id === undefined) continue;
+      waiting.count--;
+      return id;
+    }
+    return undefined;
   }
 
   async #draw(table: ShardedTable): Promise<number> {
@@ -66,16 +131,21 @@ export class IdChooser {
     return taken;
   }
 
-  #stashOf(table: ShardedTable): { byBucket: number[][]; count: number } {
-    let stash = this.#stashes.get(table.id);
-    if (!stash) {
-      stash = { byBucket: table.buckets.map(() => []), count: 0 };
-      this.#stashes.set(table.id, stash);
-    }
-    return stash;
+  #bucketOf(table: ShardedTable, id: number): number {
+    const { keyType } = table;
+    assert(
+      keyType === 'int2' || keyType === 'int4' || keyType === 'int8',
+      'ids are supplied for integer keys only',
+    );
+    return bucketOfInteger(keyType, id, table.buckets.length);
   }
-}
 
-function isInteger(type: string): type is 'int2' | 'int4' | 'int8' {
-  return type === 'int2' || type === 'int4' || type === 'int8';
+  #waitingOf(table: ShardedTable): Waiting {
+    let waiting = this.#tables.get(table.id);
+    if (!waiting) {
+      waiting = { byBucket: table.buckets.map(() => []), count: 0, bucket: 0, run: 0, turn: -1 };
+      this.#tables.set(table.id, waiting);
+    }
+    return waiting;
+  }
 }

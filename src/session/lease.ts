@@ -227,7 +227,8 @@ export class Lease {
   onReady(): void {
     const connection = this.connection;
     this.#endSent = false;
-    if (!connection || this.unsynced || connection.pendingCount > 0) return;
+    // While settings are being read back, who reads them goes on from there.
+    if (!connection || this.#reading || this.unsynced || connection.pendingCount > 0) return;
     this.outcomeAtStake = false;
     this.beginSent = false;
     if (connection.transactionStatus !== TransactionStatus.idle) {

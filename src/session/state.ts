@@ -94,8 +94,22 @@ export class ClientState {
 
   #resolve(text: string): { key: string; schemas: readonly string[] } {
     const schemas = splitIdentifierList(text).map((name) => (name === '$user' ? this.role : name));
-    return { key: schemas.join('\0'), schemas };
+    return interned(schemas.join('\0'), schemas);
   }
+}
+
+/** One object for all clients with the same path, so that caches can go by identity. */
+const searchPaths = new Map<string, { readonly key: string; readonly schemas: readonly string[] }>();
+const SEARCH_PATHS_MAX = 10_000;
+
+function interned(key: string, schemas: readonly string[]) {
+  let path = searchPaths.get(key);
+  if (!path) {
+    if (searchPaths.size >= SEARCH_PATHS_MAX) searchPaths.clear();
+    path = { key, schemas };
+    searchPaths.set(key, path);
+  }
+  return path;
 }
 
 /** The names of a list GUC as current_setting() prints it: `"$user", public`. */

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import {
   machineFacts,
@@ -20,7 +21,10 @@ describe('machine', () => {
 
   it('reads /proc/[pid]/stat, whatever the name holds', () => {
     const text = '42 (a) b (c) S 7 42 42 0 -1 0 0 0 0 0 150 50 1000 20 20 0 1';
-    expect(parseProcPidStat(text)).toEqual({ parentPid: 7, name: 'a) b (c', cpuSeconds: 12.2 });
+    expect(parseProcPidStat(text)).toEqual({
+      ...{ parentPid: 7, name: 'a) b (c' },
+      ...{ ownCpuSeconds: 2, waitedForCpuSeconds: 10.2 },
+    });
     expect(parseProcPidStat('')).toBeUndefined();
   });
 
@@ -32,6 +36,19 @@ describe('machine', () => {
       // Its parent's tree holds this process.
       expect(processTreeCpuSeconds(process.ppid)).toBeGreaterThanOrEqual(own!);
       expect(processTreeCpuSeconds(2 ** 30)).toBeUndefined();
+    },
+  );
+
+  it.runIf(process.platform === 'linux')(
+    'counts children that have used less than a hundredth of a second',
+    () => {
+      const children = Array.from({ length: 8 }, () => spawn('sleep', ['60']));
+      try {
+        // A program's start is some hundred microseconds, which /proc/[pid]/stat alone shows as nothing.
+        for (const child of children) expect(processTreeCpuSeconds(child.pid!)).toBeGreaterThan(0);
+      } finally {
+        for (const child of children) child.kill();
+      }
     },
   );
 

@@ -63,8 +63,9 @@ export function machineShares(
 interface ProcessTimes {
   readonly parentPid: number;
   readonly name: string;
-  /** Its own and that of its children that have ended and been waited for. */
-  readonly cpuSeconds: number;
+  readonly ownCpuSeconds: number;
+  /** Of its children that have ended and been waited for. */
+  readonly waitedForCpuSeconds: number;
 }
 
 /**
@@ -72,21 +73,55 @@ interface ProcessTimes {
  * it waits for each of its backends. Undefined: there is no such process, or the system doesn't tell.
  */
 export function processTreeCpuSeconds(pid: number): number | undefined {
+  return processTreesCpuSeconds([pid])[0];
+}
+
+/** The same of several trees at one moment. */
+export function processTreesCpuSeconds(pids: readonly number[]): (number | undefined)[] {
   const processes = readProcesses();
-  if (!processes.has(pid)) return undefined;
   const children = new Map<number, number[]>();
   for (const [child, { parentPid }] of processes) {
     const siblings = children.get(parentPid);
     if (siblings) siblings.push(child);
     else children.set(parentPid, [child]);
   }
-  let sum = 0;
-  const pending = [pid];
-  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-    sum += processes.get(next)?.cpuSeconds ?? 0;
-    pending.push(...(children.get(next) ?? []));
+  const known = new Map<number, number>();
+  const cpuSecondsOf = (pid: number): number => {
+    let seconds = known.get(pid);
+    if (seconds === undefined) known.set(pid, (seconds = cpuSecondsOfProcess(pid, processes.get(pid))));
+    return seconds;
+  };
+  return pids.map((root) => {
+    if (!processes.has(root)) return undefined;
+    let sum = 0;
+    const pending = [root];
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      sum += cpuSecondsOf(next);
+      pending.push(...(children.get(next) ?? []));
+    }
+    return sum;
+  });
+}
+
+/**
+ * /proc/[pid]/stat is cut to hundredths of a second, for each process anew: hundreds of backends of which none has yet
+ * used one would sum up to nothing. The scheduler's own figure, to the nanosecond, is had from each living thread.
+ */
+function cpuSecondsOfProcess(pid: number, times: ProcessTimes | undefined): number {
+  if (times === undefined) return 0;
+  let scheduled = 0;
+  let threads: string[] = [];
+  try {
+    threads = readdirSync(`/proc/${pid}/task`);
+  } catch {
+    // It has ended since.
   }
-  return sum;
+  for (const thread of threads) {
+    const text = readProc(`/proc/${pid}/task/${thread}/schedstat`);
+    if (text !== undefined) scheduled += Number(text.split(' ', 1)[0]) / 1e9;
+  }
+  // Threads that have ended are in the coarse figure only.
+  return Math.max(scheduled, times.ownCpuSeconds) + times.waitedForCpuSeconds;
 }
 
 /** The postmaster of a backend, if that backend runs on this machine and is visible from here. */
@@ -125,11 +160,13 @@ export function parseProcPidStat(text: string): ProcessTimes | undefined {
   if (nameStart < 0 || nameEnd < nameStart) return undefined;
   // From the third field on: state, ppid, …; utime, stime, cutime and cstime are the 14th to 17th.
   const fields = text.slice(nameEnd + 2).split(' ');
-  const ticks = [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index] ?? 0), 0);
+  const seconds = (index: number): number =>
+    (Number(fields[index] ?? 0) + Number(fields[index + 1] ?? 0)) / TICKS_PER_SECOND;
   return {
     parentPid: Number(fields[1]),
     name: text.slice(nameStart + 1, nameEnd),
-    cpuSeconds: ticks / TICKS_PER_SECOND,
+    ownCpuSeconds: seconds(11),
+    waitedForCpuSeconds: seconds(13),
   };
 }
 

@@ -94,9 +94,8 @@ export class RawClient {
     const { user = 'app', database = 'app', parameters = {} } = options;
     encodeStartup(writer, Object.entries({ user, database, ...parameters }), options.minorVersion);
     client.socket.write(writer.take());
-    const lines = await client.readUntil(/^Ready|^Error/);
-    const refused = lines.find((line) => line.startsWith('Error'));
-    if (refused !== undefined) throw new Error(refused);
+    const last = (await client.readUntil(/^Ready|^Error|^Authentication (?!ok)/)).at(-1)!;
+    if (!last.startsWith('Ready')) throw new Error(last);
     return client;
   }
 
@@ -127,7 +126,7 @@ export class RawClient {
   async exchange(messages: readonly Message[], count = 1): Promise<string[]> {
     this.send(...messages);
     const lines: string[] = [];
-    for (let i = 0; i < count; i++) lines.push(...(await this.readUntil(/^Ready/)));
+    for (let i = 0; i < count; i++) for (const line of await this.readUntil(/^Ready/)) lines.push(line);
     return lines;
   }
 
