@@ -23,7 +23,7 @@ try {
   const cells = CLIENT_COUNTS.map((clients) =>
     generatorCell(stage, {
       ...{ workload: INSERTS, protocol: 'prepared', clients, endpoints: [direct, router, passing] },
-      pace: { warmupMs: 500, windowMs: quick ? 2_000 : 5_000 },
+      pace: { warmupMs: 500, windowMs: quick ? 2_000 : 5_000, checkpoints: true },
     }),
   );
   const { points, notes } = await runRounds({ cells, rounds: quick ? 3 : 7, deadlineMs: DEADLINE_MS });

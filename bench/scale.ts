@@ -13,10 +13,9 @@ import type { Load, Point } from './support/point.ts';
 import { type Ratio, ratiosOf } from './support/ratios.ts';
 import { report, resultFile } from './support/result.ts';
 import { type Cell, runRounds } from './support/rounds.ts';
-import { type ScaledCluster, ScaleStage } from './support/scale-stage.ts';
+import { CLIENTS_PER_PRIMARY, type ScaledCluster, ScaleStage } from './support/scale-stage.ts';
 
 const PRIMARY_COUNTS = [1, 2, 4, 8];
-const CLIENTS_PER_PRIMARY = 64;
 /** Of one core: eight of them, the router and the generator together stay well below two cores. */
 const SHARE = 0.05;
 /** A primary that used less of its share than this was not what bound the point. */

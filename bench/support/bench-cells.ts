@@ -18,11 +18,13 @@ const LOCKED = { free: 'postern', locked: 'postern, locked' };
 export interface Pace {
   readonly warmupMs: number;
   readonly windowMs: number;
+  /** One before each point; else there is only the one before the rounds. */
+  readonly checkpoints: boolean;
 }
 
-const QUICK: Pace = { warmupMs: 200, windowMs: 550 };
-const LONG: Pace = { warmupMs: 500, windowMs: 1_500 };
-const LONG_LOCK: Pace = { warmupMs: 500, windowMs: 10_000 };
+const QUICK: Pace = { warmupMs: 200, windowMs: 550, checkpoints: false };
+const LONG: Pace = { warmupMs: 500, windowMs: 1_500, checkpoints: true };
+const LONG_LOCK: Pace = { ...LONG, windowMs: 10_000 };
 const PGBENCH_SECONDS = 3;
 
 /** What has a target, and no more: 28 points a round. */
@@ -74,6 +76,7 @@ export async function warmUp(stage: BenchStage): Promise<void> {
       ...{ workload: INSERTS.workload, protocol: 'extended', clients: 64 },
       ...{ warmupMs: 100, windowMs: 400 },
     });
+  await stage.server.query('CHECKPOINT');
 }
 
 /** PgBouncer before 1.21 has no prepared statements across the connections of a pool. */
@@ -95,7 +98,7 @@ export function generatorCell(
   const { workload, protocol, clients, pace } = options;
   return {
     name: cellName(workload.workload.name, protocol, clients),
-    prepare: () => reset(stage, workload.reset),
+    prepare: () => reset(stage, workload.reset, pace),
     contenders: options.endpoints.map((endpoint) => ({
       endpoint: endpoint.name,
       measure: () =>
@@ -108,7 +111,7 @@ function pgbenchCell(stage: BenchStage, workload: BenchWorkload, protocol: Proto
   const { pgbench } = stage;
   return {
     name: `pgbench ${cellName(workload.workload.name, protocol, clients)}`,
-    prepare: () => reset(stage, workload.reset),
+    prepare: () => reset(stage, workload.reset, LONG),
     contenders:
       pgbench === undefined
         ? []
@@ -127,7 +130,7 @@ function duplicatesCell(stage: BenchStage, percentage: number, pace: Pace): Cell
   const { workload, reset: statements } = insertsWithDuplicates(percentage);
   return {
     name: duplicatesName(percentage),
-    prepare: () => reset(stage, statements),
+    prepare: () => reset(stage, statements, pace),
     contenders: [stage.direct, stage.router].map((endpoint) => ({
       endpoint: endpoint.name,
       measure: () =>
@@ -147,13 +150,14 @@ function lockedCell(stage: BenchStage, endpoints: readonly Endpoint[], pace: Pac
   });
   return {
     name: LOCKED_CELL,
-    prepare: () => reset(stage, []),
+    prepare: () => reset(stage, [], pace),
     contenders: endpoints.flatMap((endpoint) => [contender(endpoint, false), contender(endpoint, true)]),
   };
 }
 
-async function reset(stage: BenchStage, statements: readonly string[]): Promise<void> {
-  for (const statement of [...statements, 'CHECKPOINT']) await stage.server.query(statement);
+async function reset(stage: BenchStage, statements: readonly string[], pace: Pace): Promise<void> {
+  for (const statement of statements) await stage.server.query(statement);
+  if (pace.checkpoints) await stage.server.query('CHECKPOINT');
 }
 
 export function cellName(workload: string, protocol: Protocol, clients: number): string {

@@ -6,8 +6,8 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 
-/** The kernel takes no quota below a millisecond, so the period is what makes a small share possible. */
-const QUOTA_US_MIN = 1_000;
+/** The kernel's own default. In much shorter periods a process spends its share on filling the CPU's caches again. */
+const PERIOD_US = 100_000;
 const NAME = 'postern-bench-';
 
 /** The directory in which groups can be made, or why there is none. */
@@ -40,9 +40,8 @@ export class CpuQuota {
   constructor(options: { directory: string; name: string; share: number }) {
     this.directory = path.join(options.directory, `${NAME}${process.pid}-${options.name}`);
     mkdirSync(this.directory);
-    const periodUs = Math.min(100_000, Math.round(QUOTA_US_MIN / options.share));
-    this.write('cpu.cfs_period_us', periodUs);
-    this.write('cpu.cfs_quota_us', Math.round(periodUs * options.share));
+    this.write('cpu.cfs_period_us', PERIOD_US);
+    this.write('cpu.cfs_quota_us', Math.round(PERIOD_US * options.share));
   }
 
   /** With the children it has; those that it starts later are in the group by birth. */

@@ -11,8 +11,9 @@ import { countersWorkload, eventsWorkload, type Workload } from '../../src/wall/
 import { startTestServer, type TestServer } from '../../test/support/servers.ts';
 import { type RunningProcess, startPostern } from './child.ts';
 import { CpuQuota } from './cpu-quota.ts';
-import { type Endpoint, Generators } from './point.ts';
+import { type Endpoint, Generators, type Load } from './point.ts';
 
+export const CLIENTS_PER_PRIMARY = 64;
 const COUNTERS_PER_PRIMARY = 20_000;
 const SETTINGS = {
   ...{ max_connections: '200', shared_buffers: '128MB', wal_level: 'replica', max_wal_size: '4GB' },
@@ -45,6 +46,7 @@ export class ScaleStage {
     try {
       await stage.startServers(Math.max(...options.primaryCounts));
       for (const primaries of options.primaryCounts) await stage.startCluster(primaries);
+      await stage.warmUp();
       await Promise.all(stage.servers.map((server) => server.query('CHECKPOINT')));
       for (const [index, server] of stage.servers.entries()) {
         const quota = new CpuQuota({
@@ -68,6 +70,17 @@ export class ScaleStage {
     rmSync(this.directory, { recursive: true, force: true });
   }
 
+  /** Before the caps: catalogs are read, plans made and statements prepared, on all connections. */
+  private async warmUp(): Promise<void> {
+    for (const { endpoint, inserts, updates, primaries } of this.clusters) {
+      for (const workload of [inserts, updates]) {
+        const clients = CLIENTS_PER_PRIMARY * primaries;
+        const load: Load = { workload, protocol: 'prepared', clients, warmupMs: 100, windowMs: 400 };
+        await this.generators.measure(endpoint, load);
+      }
+    }
+  }
+
   private async startServers(count: number): Promise<void> {
     const started = await Promise.allSettled(
       Array.from({ length: count }, () => startTestServer({ durable: true, settings: SETTINGS })),
@@ -83,8 +96,10 @@ export class ScaleStage {
     const configuration = path.join(this.directory, `${database}.yaml`);
     const nodes = servers.map((server, index) => ({ name: `n${index + 1}`, dsn: server.dsn({ database }) }));
     const users = [{ name: 'postgres', trust: true }];
+    // The last one is home: else the first server would carry every router's catalog, and be the slower for it.
+    const home = `n${primaries}`;
     // JSON is YAML.
-    writeFileSync(configuration, JSON.stringify({ database: 'bench', nodes, users }));
+    writeFileSync(configuration, JSON.stringify({ database: 'bench', home, nodes, users }));
     const router = await startPostern({ args: ['serve', '-c', configuration] });
     this.routers.push(router);
     const rows = COUNTERS_PER_PRIMARY * primaries;
@@ -112,7 +127,7 @@ async function createTables(port: number): Promise<void> {
     );
     await client.query(
       `CREATE TABLE counters (id bigint PRIMARY KEY, n bigint NOT NULL DEFAULT 0)
-       WITH (fillfactor = 50, postern.door = 'sharded', postern.key = 'id')`,
+       WITH (postern.door = 'sharded', postern.key = 'id')`,
     );
   } finally {
     await client.end();
@@ -131,8 +146,9 @@ async function fillCounters(dsn: string, rows: number): Promise<void> {
     );
     if (leaves.rows.length === 0) throw new Error('a primary has no leaves of counters');
     for (const { leaf, own } of leaves.rows) {
+      await client.query(`ALTER TABLE ${leaf} SET (fillfactor = 50)`);
       await client.query(
-        `INSERT INTO ${leaf} (id) SELECT id FROM generate_series(1, ${rows}) AS id WHERE ${own}`,
+        `INSERT INTO ${leaf} (id) SELECT id FROM generate_series(1::bigint, ${rows}) AS id WHERE ${own}`,
       );
       await client.query(`ANALYZE ${leaf}`);
     }

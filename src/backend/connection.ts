@@ -103,6 +103,8 @@ export class BackendConnection implements Flushable {
 
   /** The holder's wish to hear when the socket takes more. */
   onDrain: (() => void) | undefined;
+  /** The holder's wish to hear when all that was sent has been answered. */
+  onAnswered: (() => void) | undefined;
 
   get closed(): boolean {
     return this.#closed;
@@ -318,6 +320,7 @@ export class BackendConnection implements Flushable {
     try {
       this.#reader.push(chunk);
       this.#readFrames(chunk);
+      if (this.#pending.length === 0) this.onAnswered?.();
     } catch (error) {
       // A server that breaks the protocol, or a bug here: this connection ends, and no other.
       if (!(error instanceof PosternError)) console.error(error);
@@ -399,9 +402,11 @@ export class BackendConnection implements Flushable {
 
   #onError(): void {
     const head = this.#pending.head();
-    if (!head) {
-      // Unasked: the server is about to close (57P01 …). What it said is the reason that others will read.
-      const fields = readErrorFields(this.#reader);
+    const fields = readErrorFields(this.#reader);
+    const severity = fields.get('V');
+    if (!head || severity === 'FATAL' || severity === 'PANIC') {
+      // The server is about to close (57P01 …). What it said is the reason that all will read when it has: an answer to the
+      // request now, and the loss after it, would be two errors for one.
       this.#lastFatal = new PosternError({
         sqlState: '08006',
         message: `node "${this.address.nodeName}" closed the connection: ${fields.get('M') ?? ''}`,

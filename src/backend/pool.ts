@@ -125,6 +125,7 @@ export class NodePool {
   release(connection: BackendConnection): void {
     connection.lessee = undefined;
     connection.onDrain = undefined;
+    connection.onAnswered = undefined;
     // Whoever had it may have stopped it for a client that does not read.
     connection.resumeReading();
     if (connection.closed || !this.#lent.delete(connection)) return;
@@ -150,6 +151,7 @@ export class NodePool {
     this.#lent.delete(connection);
     connection.lessee = undefined;
     connection.onDrain = undefined;
+    connection.onAnswered = undefined;
     connection.destroy();
     this.#openForWaiters();
   }
@@ -216,8 +218,9 @@ export class NodePool {
     this.#failure = failure;
     this.#failureUser = user;
     this.#failedUntilMs = this.#options.now() + BOUNDS.backendConnectBackoffMs;
-    // While others of the role work, the waiters wait for those (a node at max_connections); else they hear it at once.
-    const working = [...this.#lent].some((connection) => connection.user === user);
+    // A node at max_connections: while others of the role work, the waiters wait for those. All else they hear at once.
+    const full = failure.sqlState.startsWith('53');
+    const working = full && [...this.#lent].some((connection) => connection.user === user);
     if (working) return;
     const rest: Waiter[] = [];
     for (const waiter of this.#waiters) {

@@ -27,6 +27,8 @@ export const BOUNDS = {
   clientUnsentBytesMax: 1024 * 1024,
   /** What a backend may have unread before its client is paused (COPY FROM STDIN, large parameters). */
   backendUnsentBytesMax: 1024 * 1024,
+  /** Requests of one pipeline that a backend may owe answers to before its client is paused. */
+  pendingRequestsMax: 10_000,
   /** Prepared statements kept on one backend connection. */
   preparedStatementsPerBackend: 1_000,
   /** Bytes of text of those. */

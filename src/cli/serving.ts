@@ -4,7 +4,7 @@ import { type Logger, pino } from 'pino';
 import { failureText } from './failure-text.ts';
 import type { Router } from './router.ts';
 import { untilSignal } from './until-signal.ts';
-import { defaultWorkers, runWorkers, workerPlace } from './workers.ts';
+import { defaultWorkers, reportFailure, runWorkers, workerPlace } from './workers.ts';
 
 export interface ServingOptions {
   /** undefined: by the machine. */
@@ -27,6 +27,7 @@ export async function runServing(options: ServingOptions): Promise<number> {
     return runWorkers({
       count,
       onAllListening: (port) => logger.info({ workers: count }, options.announce(port)),
+      onFailed: (text) => process.stderr.write(`${text}\n`),
       onRestart: (index, status) =>
         logger.error({ worker: index }, `worker ended with ${status}; restarting it`),
     });
@@ -35,8 +36,8 @@ export async function runServing(options: ServingOptions): Promise<number> {
   try {
     router = await options.start({ logger, first: place === undefined || place.index === 0 });
   } catch (error) {
-    // One of several says it for all.
-    if (place === undefined || place.index === 0) process.stderr.write(`${failureText(error)}\n`);
+    if (place === undefined) process.stderr.write(`${failureText(error)}\n`);
+    else await reportFailure(failureText(error));
     return 1;
   }
   if (place === undefined) logger.info(options.announce(router.port));

@@ -37,21 +37,31 @@ export function workerPlace(): WorkerPlace | undefined {
     : undefined;
 }
 
-interface CancelMessage {
-  readonly kind: 'cancel';
-  readonly processId: number;
-  readonly secretKey: string;
+type Message =
+  | { readonly kind: 'cancel'; readonly processId: number; readonly secretKey: string }
+  /** The worker can't start. */
+  | { readonly kind: 'failed'; readonly text: string };
+
+/** In a worker that can't start: has the primary say why, and lets go of it, so that this process can end. */
+export function reportFailure(text: string): Promise<void> {
+  return new Promise((resolve) => {
+    const message: Message = { kind: 'failed', text };
+    process.send!(message, () => {
+      process.disconnect();
+      resolve();
+    });
+  });
 }
 
 /** In a worker: sends a cancel request to the worker whose session it is. */
 export function forwardCancel(processId: number, secretKey: Buffer): void {
-  const message: CancelMessage = { kind: 'cancel', processId, secretKey: secretKey.toString('base64') };
+  const message: Message = { kind: 'cancel', processId, secretKey: secretKey.toString('base64') };
   process.send?.(message);
 }
 
 /** In a worker: hears the cancel requests that others have forwarded. */
 export function onForwardedCancel(handle: (processId: number, secretKey: Buffer) => void): void {
-  process.on('message', (message: CancelMessage) => {
+  process.on('message', (message: Message) => {
     if (message?.kind === 'cancel') handle(message.processId, Buffer.from(message.secretKey, 'base64'));
   });
 }
@@ -60,12 +70,14 @@ export function onForwardedCancel(handle: (processId: number, secretKey: Buffer)
 export async function runWorkers(options: {
   readonly count: number;
   readonly onAllListening: (port: number) => void;
+  readonly onFailed: (text: string) => void;
   readonly onRestart: (index: number, status: string) => void;
 }): Promise<number> {
   cluster.schedulingPolicy = cluster.SCHED_RR;
   const workers = new Map<number, Worker>();
   let listening = 0;
   let stopping = false;
+  let said = false;
   const failed = new Promise<number>((resolve) => {
     const start = (index: number): void => {
       const worker = cluster.fork({
@@ -79,8 +91,13 @@ export async function runWorkers(options: {
         listening++;
         if (listening === options.count) options.onAllListening(address.port);
       });
-      worker.on('message', (message: CancelMessage) => {
+      worker.on('message', (message: Message) => {
         if (message?.kind === 'cancel') workers.get(message.processId >>> 24)?.send(message);
+        else if (message?.kind === 'failed' && !said) {
+          // One says it for all.
+          said = true;
+          options.onFailed(message.text);
+        }
       });
       worker.on('exit', (code, signal) => {
         workers.delete(index);

@@ -70,11 +70,13 @@ interface HeldWrite {
 export class ExtendedProtocol {
   readonly #c: Conversation;
   readonly #statements = new NamedChanges<ClientStatement>();
-  readonly #portals = new Map<string, ClientPortal>();
+  readonly #portals = new NamedChanges<ClientPortal>();
   readonly #bind = new BindView();
   readonly #execution: PreparedExecution;
   /** A Parse of the unnamed statement is being handled: whether it succeeds or not, the one before is gone. */
   #parsingUnnamed = false;
+  /** Since the last Sync, a write may have stopped at its row limit. */
+  #writeSuspended = false;
   #held: HeldWrite | undefined;
 
   constructor(conversation: Conversation, execution: PreparedExecution) {
@@ -90,7 +92,7 @@ export class ExtendedProtocol {
     this.#statements.nextBatch();
     if (this.#statements.get(''))
       this.#c.inTurn({ write() {}, ...this.#settling(this.#statements.set('', undefined)) });
-    this.#portals.delete('');
+    this.#portals.put('', undefined);
     return handle();
   }
 
@@ -176,7 +178,7 @@ export class ExtendedProtocol {
     lease.unsynced = true;
     const name = this.#execution.prepareOn(connection, held.shared, held.tag);
     connection.bindTail(name, held.tail.bytes, responses, held.tag);
-    this.#portals.set('', { statement: held.statement, local: false, tag: held.tag });
+    this.#portals.put('', { statement: held.statement, local: false, tag: held.tag });
     if (held.describe) connection.describe('P', '', responses, held.tag);
     if (held.execute) this.#executeOn(connection, this.#portals.get('')!, '', 0);
   }
@@ -184,6 +186,7 @@ export class ExtendedProtocol {
   #sync(): void {
     const { lease, responses } = this.#c;
     this.#c.skipping = false;
+    this.#writeSuspended = false;
     this.#statements.nextBatch();
     const { connection } = lease;
     if (connection && !connection.closed) {
@@ -263,7 +266,7 @@ export class ExtendedProtocol {
       throw objectError('42601', 'cannot insert multiple commands into a prepared statement');
     const [only] = plan.statements;
     const failed = this.#c.state.transaction === 'failed' || this.#c.lease.failed;
-    if (failed && only && !endsTransaction(only)) throw inFailedTransaction();
+    if (failed && (plan.unparsed || (only && !endsTransaction(only)))) throw inFailedTransaction();
     if (only?.refusal) throw only.refusal;
     if (name !== '' && this.#statements.get(name))
       throw objectError('42P05', `prepared statement "${name}" already exists`);
@@ -305,6 +308,12 @@ export class ExtendedProtocol {
   #define(statement: ClientStatement): void {
     this.#parsingUnnamed = false;
     const change = this.#statements.set(statement.name, statement);
+    const { connection } = this.#c.lease;
+    if (this.#writeSuspended && connection) {
+      // PostgreSQL makes the rows of a suspended write visible to what follows when it is sent a Parse, any Parse.
+      connection.parseUnnamed('', this.#c.responses, this.#settling(change));
+      return;
+    }
     this.#c.inTurn({ write: (writer) => encodeParseComplete(writer), ...this.#settling(change) });
   }
 
@@ -329,7 +338,7 @@ export class ExtendedProtocol {
     const view = this.#bind;
     const statement = this.#statements.get(view.statement);
     if (!statement) throw noStatement(view.statement);
-    if (!this.#portals.has(view.portal) && this.#portals.size >= BOUNDS.clientStatementsMax)
+    if (!this.#portals.get(view.portal) && this.#portals.size >= BOUNDS.clientStatementsMax)
       throw objectError('53400', `a session may have ${BOUNDS.clientStatementsMax} portals at most`);
     if (view.portal !== '' && this.#portals.get(view.portal)?.local)
       throw objectError('42P03', `cursor "${view.portal}" already exists`);
@@ -337,6 +346,11 @@ export class ExtendedProtocol {
     const [only] = statement.cached.plan.statements;
     if (this.#c.state.transaction === 'failed' && !endsTransaction(only)) throw inFailedTransaction();
     if (only?.refusal) throw only.refusal;
+    if (only?.effects[0]?.kind === 'sqlPrepare') {
+      const named = deallocated(statement.text);
+      const settled = typeof named === 'string' ? this.#whenSettled(named) : undefined;
+      if (settled) return settled.then(() => this.#bindSettled(reader));
+    }
     if (this.#answeredHere(only, statement.text)) return this.#bindLocal(statement, view.portal);
     const facts = this.#c.checkFunctions(statement.cached.plan);
     if (facts) return facts.then(() => this.#bindPlanned(statement, reader));
@@ -386,9 +400,8 @@ export class ExtendedProtocol {
     connection.bindFrom(
       { portal: view.portal, statement: serverName, view, buffer: reader.buffer, ...(extra && { extra }) },
       this.#c.responses,
-      tag,
+      this.#changePortal(view.portal, { statement, local: false, tag }, tag),
     );
-    this.#portals.set(view.portal, { statement, local: false, tag });
   }
 
   /** Holds a write back until it is clear that it stands alone before its Sync. */
@@ -407,10 +420,31 @@ export class ExtendedProtocol {
     };
   }
 
+  /**
+   * A portal is made or closed by a message that may be skipped. Gives the message's tag. Outside of a transaction block
+   * there is nothing to take back: no portal outlives the pipeline that an error ends.
+   */
+  #changePortal(
+    name: string,
+    portal: ClientPortal | undefined,
+    tag: RequestTag | undefined,
+  ): RequestTag | undefined {
+    if (!this.#c.lease.mayBeInBlock) {
+      this.#portals.put(name, portal);
+      return tag;
+    }
+    const change = this.#portals.set(name, portal);
+    return {
+      ...tag,
+      onDone: () => this.#portals.done(change),
+      onFailed: () => this.#portals.undo(change),
+    };
+  }
+
   #bindLocal(statement: ClientStatement, name: string): void {
-    if (name !== '' && this.#portals.has(name)) throw objectError('42P03', `cursor "${name}" already exists`);
-    this.#portals.set(name, { statement, local: true, tag: undefined });
-    this.#c.inTurn({ write: (writer) => encodeBindComplete(writer) });
+    if (name !== '' && this.#portals.get(name)) throw objectError('42P03', `cursor "${name}" already exists`);
+    const settled = this.#changePortal(name, { statement, local: true, tag: undefined }, undefined);
+    this.#c.inTurn({ write: (writer) => encodeBindComplete(writer), ...settled });
   }
 
   #describe(reader: FrameReader): void | Promise<void> {
@@ -511,6 +545,7 @@ export class ExtendedProtocol {
     const afterwards = this.#c.noteSending(plan, connection);
     if (afterwards) tag = { ...tag, onDone: afterwards };
     lease.unsynced = true;
+    if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#writeSuspended = true;
     connection.execute(name, maxRows, responses, tag);
     this.#c.noteSent(plan, connection);
   }
@@ -531,6 +566,7 @@ export class ExtendedProtocol {
     if (effect?.kind === 'commit' || effect?.kind === 'rollback') {
       const failed = state.transaction === 'failed';
       if (failed || !effect.chain) state.transaction = 'none';
+      this.#portals.clear();
       return this.#complete(effect.kind === 'commit' && !failed ? 'COMMIT' : 'ROLLBACK');
     }
     if (effect?.kind === 'rollbackToSavepoint') throw noSavepoint(effect.name);
@@ -560,21 +596,21 @@ export class ExtendedProtocol {
 
   #close(reader: FrameReader): void {
     const { target, name } = readClose(reader);
+    const { lease, responses } = this.#c;
+    const { connection } = lease;
     if (target === 'S') {
       const change = this.#statements.set(name, undefined);
       this.#c.inTurn({ write: (writer) => encodeCloseComplete(writer), ...this.#settling(change) });
       return;
-    } else {
-      const portal = this.#portals.get(name);
-      this.#portals.delete(name);
-      const { connection } = this.#c.lease;
-      if (!portal?.local && connection) {
-        this.#c.lease.unsynced = true;
-        connection.close('P', name, this.#c.responses, undefined);
-        return;
-      }
     }
-    this.#c.inTurn({ write: (writer) => encodeCloseComplete(writer) });
+    const isLocal = this.#portals.get(name)?.local === true;
+    const settled = this.#changePortal(name, undefined, undefined);
+    if (isLocal || !connection) {
+      this.#c.inTurn({ write: (writer) => encodeCloseComplete(writer), ...settled });
+      return;
+    }
+    lease.unsynced = true;
+    connection.close('P', name, responses, settled);
   }
 
   /** Will this statement be answered without a backend, as things stand? */

@@ -35,8 +35,20 @@ export class NamedChanges<T> {
   set(name: string, value: T | undefined): NamedChange<T> {
     const change = { name, before: this.#values.get(name), batch: this.#batch, wake: undefined };
     this.#open.push(change);
-    this.#put(name, value);
+    this.put(name, value);
     return change;
+  }
+
+  /** A change that can't be taken back. */
+  put(name: string, value: T | undefined): void {
+    if (value === undefined) this.#values.delete(name);
+    else this.#values.set(name, value);
+  }
+
+  /** Forgets all names, and that anything was to be taken back. */
+  clear(): void {
+    this.#values.clear();
+    for (const change of this.#open.splice(0)) change.wake?.();
   }
 
   done(change: NamedChange<T>): void {
@@ -51,7 +63,7 @@ export class NamedChanges<T> {
     if (at < 0) return;
     const later = this.#open.find((other, i) => i > at && other.name === change.name);
     if (later) later.before = change.before;
-    else this.#put(change.name, change.before);
+    else this.put(change.name, change.before);
     this.#open.splice(at, 1);
     change.wake?.();
   }
@@ -73,10 +85,5 @@ export class NamedChanges<T> {
     return new Promise((resolve) => {
       last.wake = resolve;
     });
-  }
-
-  #put(name: string, value: T | undefined): void {
-    if (value === undefined) this.#values.delete(name);
-    else this.#values.set(name, value);
   }
 }

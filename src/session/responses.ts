@@ -40,7 +40,7 @@ const REPORTED = new Set([
 ]);
 
 /** What PostgreSQL looks for before it looks whether the transaction has failed: syntax, statements and portals by name. */
-const TOLD_IN_FAILED = new Set(['42601', '42P05', '26000', '34000', '25P02', '08006', '08007']);
+const TOLD_IN_FAILED = new Set(['42601', '42P03', '42P05', '26000', '34000', '25P02', '08006', '08007']);
 
 /** What the router has to know of a request when its answer comes. */
 export interface RequestTag {
@@ -254,7 +254,10 @@ export class Responses implements ResponseSink {
       if (connection !== this.#toldBy || connection.parametersVersion !== this.#toldVersion)
         this.#tellParameters(connection);
       request?.onDone?.();
-      encodeReadyForQuery(this.#state.output.writer, statusLetter(connection.transactionStatus));
+      // In a transaction that failed here, a server may still be asked what is wrong with a text.
+      const status =
+        this.#state.transaction === 'none' ? statusLetter(connection.transactionStatus) : this.ownStatus();
+      encodeReadyForQuery(this.#state.output.writer, status);
     }
     this.#lease.onReady();
     this.owe(-1);

@@ -251,6 +251,18 @@ export class Session {
       };
       return true;
     }
+    if (connection && connection.pendingCount > BOUNDS.pendingRequestsMax && !this.#state.copyIn) {
+      // Without a Sync or Flush the server would keep its answers to itself, and the router what comes behind them.
+      connection.flushMessage();
+      this.#socket.pause();
+      this.#backendStalled = true;
+      connection.onAnswered = () => {
+        connection.onAnswered = undefined;
+        this.#backendStalled = false;
+        this.#pump();
+      };
+      return true;
+    }
     if (this.#state.output.unsentBytes <= BOUNDS.clientUnsentBytesMax) return false;
     this.#outputStalled = true;
     this.#socket.pause();

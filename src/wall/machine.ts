@@ -87,8 +87,8 @@ export function processTreesCpuSeconds(pids: readonly number[]): (number | undef
   }
   const known = new Map<number, number>();
   const cpuSecondsOf = (pid: number): number => {
-    let seconds = known.get(pid);
-    if (seconds === undefined) known.set(pid, (seconds = cpuSecondsOfProcess(pid, processes.get(pid))));
+    const seconds = known.get(pid) ?? cpuSecondsOfProcess(pid, processes.get(pid));
+    known.set(pid, seconds);
     return seconds;
   };
   return pids.map((root) => {

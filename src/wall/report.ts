@@ -227,12 +227,12 @@ function pointAt(curve: ReportCurve, clients: number): SweepPoint | undefined {
   return curve.result.points.find((point) => point.clients === clients);
 }
 
-function uplotFile(name: string): string {
+export function uplotFile(name: string): string {
   return readFileSync(createRequire(import.meta.url).resolve(`uplot/dist/${name}`), 'utf8');
 }
 
 /** JSON that can't end the script element it stands in. */
-function scriptJson(value: object): string {
+export function scriptJson(value: object): string {
   return JSON.stringify(value).replaceAll('<', '\\u003c');
 }
 
@@ -244,7 +244,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
   "'": '&#39;',
 };
 
-function escapeHtml(text: string): string {
+export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => ENTITIES[character]!);
 }
 

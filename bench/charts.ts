@@ -1,0 +1,17 @@
+/**
+ * A bench's JSON as one self-contained HTML page of charts, beside it.
+ *
+ *   npm run bench:charts -- FILE.json        writes FILE.html
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { renderCharts } from './support/charts-page.ts';
+import type { BenchResult } from './support/result.ts';
+
+const [file] = process.argv.slice(2);
+if (file === undefined || !file.endsWith('.json')) {
+  console.error('Usage: npm run bench:charts -- FILE.json');
+  process.exit(2);
+}
+const page = file.replace(/\.json$/, '.html');
+writeFileSync(page, renderCharts(JSON.parse(readFileSync(file, 'utf8')) as BenchResult));
+console.log(`written to ${page}`);
