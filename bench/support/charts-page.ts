@@ -70,7 +70,7 @@ function curvePoints({ bench, points }: BenchResult): readonly Point[] {
 }
 
 /** One chart for the cells that differ in nothing but their clients, in the order in which they were measured. */
-export function chartsOf(points: readonly Point[]): Chart[] {
+function chartsOf(points: readonly Point[]): Chart[] {
   const groups = grouped(points, ({ tool, workload, protocol }) =>
     [workload, protocol, ...(tool === 'pgbench' ? ['by pgbench'] : [])].join(', '),
   );

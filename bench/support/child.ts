@@ -1,4 +1,7 @@
-/** Programs that a bench starts beside itself: routers, PgBouncer. Each ends with the bench, by its pid. */
+/**
+ * Programs that a bench starts beside itself: routers, PgBouncer, pgbench. Each ends with the bench, by its pid, also if
+ * the bench is interrupted. (Servers look after themselves: src/embedded/watchdog.ts.)
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -12,11 +15,25 @@ const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 10_000;
 
+const running = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+for (const [signal, status] of [['SIGINT', 130] as const, ['SIGTERM', 143] as const])
+  process.on(signal, () => process.exit(status));
+
+/** From here on it does not outlive the bench. */
+export function endWithBench(child: ChildProcess): void {
+  running.add(child);
+  child.once('close', () => running.delete(child));
+}
+
 /** `postern ARGUMENTS --port 0`, as one process of its own, once it listens. */
 export async function startPostern(options: { args: readonly string[] }): Promise<RunningProcess> {
   const child = spawn(process.execPath, [MAIN, ...options.args, '--port', '0', '--workers', '1'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  endWithBench(child);
   const port = Number((await outputMatching(child, /listening on [^",:]*:(\d+)/, 'the router'))[1]);
   return { port, pid: child.pid!, stop: () => stopChild(child) };
 }

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Protocol } from '../../src/wall/transaction-template.ts';
+import { endWithBench } from './child.ts';
 import { type Endpoint, type Figures, perTransaction } from './point.ts';
 import { ObservedWindow } from './window.ts';
 import type { BenchWorkload } from './workloads.ts';
@@ -60,6 +61,7 @@ export async function measureWithPgbench(
       ],
       { stdio: ['ignore', 'ignore', 'pipe'] },
     );
+    endWithBench(child);
     const ended = new Promise<number | null>((resolve, reject) => {
       child.once('error', reject);
       child.once('close', resolve);

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { serverAccount, spawnIdentity } from '../../src/embedded/account.ts';
 import { freePort } from '../../src/embedded/free-port.ts';
-import { outputMatching, type RunningProcess, stopChild } from './child.ts';
+import { endWithBench, outputMatching, type RunningProcess, stopChild } from './child.ts';
 
 export interface RunningPgBouncer extends RunningProcess {
   readonly version: string;
@@ -56,7 +56,9 @@ log_stats = 0
     cwd: directory,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  endWithBench(child);
   const removeDirectory = (): void => rmSync(directory, { recursive: true, force: true });
+  process.on('exit', removeDirectory);
   try {
     await outputMatching(child, /process up/, 'PgBouncer');
   } catch (error) {

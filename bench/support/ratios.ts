@@ -17,7 +17,7 @@ export interface Ratio {
   readonly rounds: readonly number[];
 }
 
-export function throughputRatio(of: Point, over: Point): number {
+function throughputRatio(of: Point, over: Point): number {
   return of.tps / over.tps;
 }
 

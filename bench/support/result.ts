@@ -23,6 +23,7 @@ export interface BenchResult {
   readonly notes: readonly string[];
 }
 
+const OTHERS_MAX = 0.1;
 const RESULTS = new URL('../results/', import.meta.url);
 const loadAtStart = loadavg()[0]!;
 
@@ -42,7 +43,8 @@ export function report(options: {
       `  ${name.padEnd(26)} ${median.toFixed(3).padStart(9)}   ${rounds.map((value) => value.toFixed(2)).join(' ')}`,
     );
   }
-  for (const note of options.notes) console.log(`note: ${note}`);
+  const notes = [...options.notes, ...busyNote(options.points)];
+  for (const note of notes) console.log(`note: ${note}`);
   if (file === undefined) return;
   const result: BenchResult = {
     bench: rest.bench,
@@ -54,10 +56,19 @@ export function report(options: {
     ratios: Object.fromEntries(ratios.map(({ name, median }) => [name, median])),
     ratiosByRound: Object.fromEntries(ratios.map(({ name, rounds }) => [name, rounds])),
     points: rest.points,
-    notes: rest.notes,
+    notes,
   };
   writeFileSync(file, `${JSON.stringify(result, null, 2)}\n`);
   console.log(`written to ${file}`);
+}
+
+/** The kernel shares out by process: beside other programs, a server of 64 processes gets more than one of two. */
+function busyNote(points: readonly Point[]): string[] {
+  const crowded = points.filter((point) => point.others > OTHERS_MAX).length;
+  if (crowded === 0) return [];
+  return [
+    `${crowded} of ${points.length} points had more than ${OTHERS_MAX * 100}% of the machine taken by other programs on it: not a quiet machine`,
+  ];
 }
 
 /** Where a long run leaves its result: bench/results/DATE-BENCH-N-cores.json, or with a number behind it. */

@@ -36,6 +36,10 @@ export class ScaleStage {
   private readonly quotas: CpuQuota[] = [];
   private readonly directory = mkdtempSync(path.join(tmpdir(), 'postern-bench-scale-'));
 
+  private constructor() {
+    process.on('exit', () => rmSync(this.directory, { recursive: true, force: true }));
+  }
+
   static async start(options: {
     primaryCounts: readonly number[];
     controller: string;
@@ -67,7 +71,6 @@ export class ScaleStage {
     for (const router of this.routers) await router.stop();
     await Promise.all(this.servers.map((server) => server.stop()));
     for (const quota of this.quotas) quota.remove();
-    rmSync(this.directory, { recursive: true, force: true });
   }
 
   /** Before the caps: catalogs are read, plans made and statements prepared, on all connections. */

@@ -55,6 +55,8 @@ export const BOUNDS = {
   coalescingBatchMax: 64,
   /** How long a batch waits for a lock before its member runs alone; below PostgreSQL's deadlock_timeout (1 s). */
   coalescingLockTimeoutMs: 20,
+  /** How long a member may run in a batch before it runs alone: others wait for it. */
+  coalescingStatementTimeoutMs: 100,
   /** When somebody has waited this long for a backend connection, a lane gives its own back between two batches. */
   coalescingYieldMs: 50,
   /** What the answers of one batch may hold in memory before their commit. */

@@ -1,16 +1,21 @@
 /** All groups of one router: finds the group of a member, and lets idle groups go. */
 
 import type { NodePool } from '../backend/pool.ts';
+import type { SharedStatement } from '../backend/prepared.ts';
 import type { Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { CoalescingGroup } from './group.ts';
 
 const REST_INTERVAL_MS = 500;
+/** A slow statement is tried in a batch again after some seconds: it may have been the machine. */
+const SLOW_RESTS = 6;
 
 export class Coalescer {
   readonly #pools: ReadonlyMap<number, NodePool>;
   readonly #groups = new Map<string, CoalescingGroup>();
   readonly #scarce = new Set<NodePool>();
+  /** Statements that have just held up a batch, and for how many rests they run alone. */
+  readonly #slow = new Map<SharedStatement, number>();
   readonly #timer: NodeJS.Timeout;
 
   constructor(pools: ReadonlyMap<number, NodePool>) {
@@ -28,10 +33,16 @@ export class Coalescer {
         pool: this.#pools.get(nodeId)!,
         user,
         settings: batchSettings(settings),
+        onSlow: (statement) => this.#slow.set(statement, SLOW_RESTS),
       });
       this.#groups.set(key, group);
     }
     return group;
+  }
+
+  /** Has it lately run for so long that others should not wait for it? */
+  isSlow(statement: SharedStatement): boolean {
+    return this.#slow.size > 0 && this.#slow.has(statement);
   }
 
   close(): void {
@@ -49,6 +60,10 @@ export class Coalescer {
   }
 
   #rest(): void {
+    for (const [statement, rests] of this.#slow) {
+      if (rests > 0) this.#slow.set(statement, rests - 1);
+      else this.#slow.delete(statement);
+    }
     for (const [key, group] of this.#groups) {
       group.rest();
       if (group.memberCount === 0 && group.connectionCount === 0) this.#groups.delete(key);
@@ -56,12 +71,18 @@ export class Coalescer {
   }
 }
 
-/** The clients' settings with the lock_timeout of a batch, unless theirs is shorter still. */
+/** The clients' settings with the lock_timeout and statement_timeout of a batch, unless theirs are shorter still. */
 function batchSettings(settings: Settings): Settings {
-  const own = settings.values.get('lock_timeout');
-  const ownMs = own === undefined ? 0 : milliseconds(own);
-  if (ownMs > 0 && ownMs <= BOUNDS.coalescingLockTimeoutMs) return settings;
-  return settings.with(new Map([['lock_timeout', `${BOUNDS.coalescingLockTimeoutMs}ms`]]));
+  const bounds = {
+    lock_timeout: BOUNDS.coalescingLockTimeoutMs,
+    statement_timeout: BOUNDS.coalescingStatementTimeoutMs,
+  };
+  const changes = new Map<string, string>();
+  for (const [name, boundMs] of Object.entries(bounds)) {
+    const ownMs = milliseconds(settings.values.get(name) ?? '0');
+    if (ownMs === 0 || ownMs > boundMs) changes.set(name, `${boundMs}ms`);
+  }
+  return settings.with(changes);
 }
 
 /** A time as current_setting() prints it: `500ms`, `10s`, `2min`, `0`. */

@@ -35,8 +35,13 @@ export class CoalescingGroup {
     if (this.#queue.queuedCount > 0) this.#openAnother();
   };
 
-  /** @param options.settings the clients' own, with the batch's lock_timeout */
-  constructor(options: { pool: NodePool; user: string; settings: Settings }) {
+  /** @param options.settings the clients' own, with the batch's time-outs */
+  constructor(options: {
+    pool: NodePool;
+    user: string;
+    settings: Settings;
+    onSlow: (statement: SharedStatement) => void;
+  }) {
     this.#pool = options.pool;
     this.#user = options.user;
     this.#settings = options.settings;
@@ -46,12 +51,11 @@ export class CoalescingGroup {
     });
     for (let i = 0; i < BOUNDS.coalescingLanes; i++)
       this.#lanes.push(
-        new LaneConnection(
-          i,
-          this.#queue,
-          (lane) => this.#onReady(lane),
-          () => this.#onLaneLost(),
-        ),
+        new LaneConnection(i, this.#queue, {
+          onReady: (lane) => this.#onReady(lane),
+          onLost: () => this.#onLaneLost(),
+          onSlow: options.onSlow,
+        }),
       );
   }
 
@@ -165,6 +169,15 @@ export class CoalescingGroup {
 /** CommandComplete of a one-row INSERT. */
 const ONE_ROW_INSERTED = Buffer.from('C\0\0\0\x0fINSERT 0 1\0', 'latin1');
 
+interface LaneEvents {
+  /** The batch is over, and the queue is to be told. */
+  onReady(lane: LaneConnection): void;
+  /** The connection is gone, and the queue has been told. */
+  onLost(): void;
+  /** The statement was stopped since others waited for it. */
+  onSlow(statement: SharedStatement): void;
+}
+
 /** One lane's connection and the batch on it. */
 class LaneConnection implements ResponseSink {
   readonly index: number;
@@ -173,8 +186,7 @@ class LaneConnection implements ResponseSink {
   opening = false;
   usedSinceRest = false;
   readonly #queue: CoalescingQueue<Member>;
-  readonly #onBatchEnd: (lane: LaneConnection) => void;
-  readonly #onConnectionLost: () => void;
+  readonly #events: LaneEvents;
   #batch: readonly Member[] = [];
   /** What the server says of the commit itself is for every member. */
   #commitNotices: Buffer | undefined;
@@ -182,16 +194,10 @@ class LaneConnection implements ResponseSink {
   readonly #statements: SharedStatement[] = [];
   readonly #rows: number[] = [];
 
-  constructor(
-    index: number,
-    queue: CoalescingQueue<Member>,
-    onBatchEnd: (lane: LaneConnection) => void,
-    onConnectionLost: () => void,
-  ) {
+  constructor(index: number, queue: CoalescingQueue<Member>, events: LaneEvents) {
     this.index = index;
     this.#queue = queue;
-    this.#onBatchEnd = onBatchEnd;
-    this.#onConnectionLost = onConnectionLost;
+    this.#events = events;
   }
 
   adopt(connection: BackendConnection): void {
@@ -332,7 +338,7 @@ class LaneConnection implements ResponseSink {
     const wasOpen = !this.#queue.isIdle(this.index);
     if (wasOpen) this.#queue.laneLost(this.index);
     else this.#queue.laneClosed(this.index);
-    this.#onConnectionLost();
+    this.#events.onLost();
   }
 
   /** "canceling wait for synchronous replication due to user request" is a WARNING of this code; the commit then is local. */
@@ -348,10 +354,14 @@ class LaneConnection implements ResponseSink {
       return;
     }
     const prepared = this.connection?.prepared;
-    if (kind === Pending.parse) prepared?.remove(this.#statements[at]!);
-    // "cached plan must not change result type": it is prepared afresh.
-    else if (readErrorFields(reader).get('C') === '0A000') prepared?.drop(this.#statements[at]!);
+    const statement = this.#statements[at]!;
     const rows = this.#rows[at]!;
+    const sqlState = readErrorFields(reader).get('C');
+    if (kind === Pending.parse) prepared?.remove(statement);
+    // "cached plan must not change result type": it is prepared afresh.
+    else if (sqlState === '0A000') prepared?.drop(statement);
+    // statement_timeout; or a cancel request, which now and then strikes one that is not slow.
+    else if (sqlState === '57014' && rows === 1) this.#events.onSlow(statement);
     for (let i = at; rows > 1 && i < at + rows; i++) this.#batch[i]!.single = true;
     this.#queue.memberFailed(this.index, rows > 1 ? SOMEBODY_FAILED : at);
   }
@@ -378,7 +388,7 @@ class LaneConnection implements ResponseSink {
       connection.destroy();
       return;
     }
-    this.#onBatchEnd(this);
+    this.#events.onReady(this);
   }
 
   /** Answers come in the order of the members, so each one's frames lie together. */

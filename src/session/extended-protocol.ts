@@ -529,8 +529,10 @@ export class ExtendedProtocol {
     const { connection } = lease;
     if (!connection) throw noPortal(name);
     if (!portal) {
-      if (!lease.mayBeInBlock && lease.pinReason === undefined && !lease.unsynced) throw noPortal(name);
-      // A cursor that was declared in SQL is a portal as well; if there is none, the server says so.
+      if (name === '' || (!lease.mayBeInBlock && lease.pinReason === undefined && !lease.unsynced))
+        throw noPortal(name);
+      // A cursor that was declared in SQL is a portal as well; if there is none, the server says so. (An unnamed one that a
+      // refused Query has left behind crashes PostgreSQL 18.)
       lease.unsynced = true;
       connection.execute(name, maxRows, responses, undefined);
       return;

@@ -125,6 +125,7 @@ export class PreparedExecution {
     if (!write || bound.nodeId === undefined || !this.#c.mayCoalesce) return undefined;
     // A text that no server has accepted yet goes alone: its errors are told on the usual path.
     if (!bound.shared.validated && only.placement.kind !== 'keyed') return undefined;
+    if (this.#c.state.context.coalescer!.isSlow(bound.shared)) return undefined;
     return this.#c.isHarmless(write) ? write : undefined;
   }
 

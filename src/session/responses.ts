@@ -40,7 +40,17 @@ const REPORTED = new Set([
 ]);
 
 /** What PostgreSQL looks for before it looks whether the transaction has failed: syntax, statements and portals by name. */
-const TOLD_IN_FAILED = new Set(['42601', '42P03', '42P05', '26000', '34000', '25P02', '08006', '08007']);
+const TOLD_IN_FAILED = new Set([
+  '08P01',
+  '42601',
+  '42P03',
+  '42P05',
+  '26000',
+  '34000',
+  '25P02',
+  '08006',
+  '08007',
+]);
 
 /** What the router has to know of a request when its answer comes. */
 export interface RequestTag {

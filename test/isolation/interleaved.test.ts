@@ -81,7 +81,8 @@ async function prepare(cluster: TestCluster): Promise<void> {
     await client.query(
       `CREATE TABLE ${schema}.events (id int PRIMARY KEY, note text) WITH (postern.door = 'sharded', postern.key = 'id')`,
     );
-    for (const key of KEYS) await client.query(`INSERT INTO ${schema}.events VALUES ($1, $2)`, [key, `${schema} ${key}`]);
+    for (const key of KEYS)
+      await client.query(`INSERT INTO ${schema}.events VALUES ($1, $2)`, [key, `${schema} ${key}`]);
   }
   await client.end();
 }
@@ -232,18 +233,26 @@ class ModelClient {
     const own = [now.tenant, now.zone, now.role];
     switch (Math.floor(this.#random() * 4)) {
       case 0:
-        return this.#expect('SELECT tenant, body FROM docs ORDER BY body', [], [
-          [now.tenant, `body of ${now.tenant}`],
-          [now.tenant, 'more'],
-        ]);
+        return this.#expect(
+          'SELECT tenant, body FROM docs ORDER BY body',
+          [],
+          [
+            [now.tenant, `body of ${now.tenant}`],
+            [now.tenant, 'more'],
+          ],
+        );
       case 1:
         return this.#expect(`SELECT name, ${settings} FROM marker`, [], [[now.schema, ...own]]);
       case 2:
-        return this.#expect(`SELECT note, ${settings} FROM events WHERE id = $1`, [String(key)], [
-          [`${now.schema} ${key}`, ...own],
-        ]);
+        return this.#expect(
+          `SELECT note, ${settings} FROM events WHERE id = $1`,
+          [String(key)],
+          [[`${now.schema} ${key}`, ...own]],
+        );
       default: {
-        const offset = { UTC: '00', 'Asia/Tokyo': '09', 'America/New_York': '-05', 'Europe/Berlin': '01' }[now.zone];
+        const offset = { UTC: '00', 'Asia/Tokyo': '09', 'America/New_York': '-05', 'Europe/Berlin': '01' }[
+          now.zone
+        ];
         return this.#expect(
           `SELECT note, to_char('2020-01-01 00:00Z'::timestamptz, 'TZH') FROM events WHERE id = ${key}`,
           [],

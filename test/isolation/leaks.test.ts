@@ -90,7 +90,14 @@ describe('settings', () => {
     expect(await seenAfter([`${make('fresh_too', sets)}; SELECT fresh_too()`], TENANT)).toBe('none');
     expect(
       await seenAfter(
-        [make('changing', 'NULL;'), 'SELECT changing()', 'BEGIN', make('changing', sets), 'SELECT changing()', 'COMMIT'],
+        [
+          make('changing', 'NULL;'),
+          'SELECT changing()',
+          'BEGIN',
+          make('changing', sets),
+          'SELECT changing()',
+          'COMMIT',
+        ],
         TENANT,
       ),
     ).toBe('none');
@@ -136,7 +143,9 @@ describe('settings', () => {
     }
     await client.query(`SET app.tenant = 'x'; SET ROLE bob`);
     await client.query('RESET ALL');
-    expect(await values(client, `SELECT current_setting('app.tenant'), current_user`)).toEqual([['own', 'bob']]);
+    expect(await values(client, `SELECT current_setting('app.tenant'), current_user`)).toEqual([
+      ['own', 'bob'],
+    ]);
     await client.query('DISCARD ALL');
     expect(await values(client, `SELECT current_setting('TimeZone'), current_user`)).toEqual([
       ['Asia/Tokyo', 'app'],
@@ -310,16 +319,36 @@ describe('what needs a backend of its own', () => {
   it.each([
     ['a session lock', 'SELECT pg_advisory_lock(77)', 'SELECT pg_advisory_unlock(77)::text', 'false'],
     ['a session lock by a function', 'SELECT leave_lock()', 'SELECT pg_advisory_unlock(77)::text', 'false'],
-    ['a temporary table', 'CREATE TEMP TABLE left_over (x int)', `SELECT coalesce(to_regclass('left_over')::text, 'none')`, 'none'],
-    ['a temporary table by a function', 'SELECT leave_table()', `SELECT coalesce(to_regclass('left_over')::text, 'none')`, 'none'],
+    [
+      'a temporary table',
+      'CREATE TEMP TABLE left_over (x int)',
+      `SELECT coalesce(to_regclass('left_over')::text, 'none')`,
+      'none',
+    ],
+    [
+      'a temporary table by a function',
+      'SELECT leave_table()',
+      `SELECT coalesce(to_regclass('left_over')::text, 'none')`,
+      'none',
+    ],
     [
       'a temporary table by search_path',
       `SET search_path = pg_temp, public; CREATE TABLE left_over (x int)`,
       `SELECT coalesce(to_regclass('pg_temp.left_over')::text, 'none')`,
       'none',
     ],
-    ['SELECT INTO TEMP', 'SELECT 1 AS x INTO TEMP left_over', `SELECT coalesce(to_regclass('left_over')::text, 'none')`, 'none'],
-    ['PREPARE', 'PREPARE left_over AS SELECT 1', `SELECT count(*)::text FROM pg_prepared_statements WHERE name = 'left_over'`, '0'],
+    [
+      'SELECT INTO TEMP',
+      'SELECT 1 AS x INTO TEMP left_over',
+      `SELECT coalesce(to_regclass('left_over')::text, 'none')`,
+      'none',
+    ],
+    [
+      'PREPARE',
+      'PREPARE left_over AS SELECT 1',
+      `SELECT count(*)::text FROM pg_prepared_statements WHERE name = 'left_over'`,
+      '0',
+    ],
     [
       'a cursor WITH HOLD',
       'DECLARE left_over CURSOR WITH HOLD FOR SELECT 1',

@@ -17,10 +17,22 @@ beforeAll(async () => {
 afterAll(() => cluster.stop());
 
 /** Another router over the same node. */
-async function routerWith(options: { acquireTimeoutMs?: number; loginTimeoutMs?: number; connectionsPerNode?: number }) {
-  const router = await startRouter({ ...cluster.routerOptions, listen: { host: '127.0.0.1', port: 0 }, ...options });
+async function routerWith(options: {
+  acquireTimeoutMs?: number;
+  loginTimeoutMs?: number;
+  connectionsPerNode?: number;
+}) {
+  const router = await startRouter({
+    ...cluster.routerOptions,
+    listen: { host: '127.0.0.1', port: 0 },
+    ...options,
+  });
   onTestFinished(() => router.close());
-  return { router, port: router.port, dsn: (user = 'app') => `postgres://${user}@127.0.0.1:${router.port}/app` };
+  return {
+    router,
+    port: router.port,
+    dsn: (user = 'app') => `postgres://${user}@127.0.0.1:${router.port}/app`,
+  };
 }
 
 function bytesOf(write: (writer: FrameWriter) => void): Buffer {
@@ -59,7 +71,13 @@ async function loggedIn(port: number): Promise<Socket> {
 it.each([
   ['nothing', Buffer.alloc(0)],
   ['half a start-up packet', STARTUP.subarray(0, STARTUP.length - 5)],
-  ['a start-up packet and half a SASL message', Buffer.concat([Buffer.from(STARTUP.toString('latin1').replace('user\0app', 'user\0xyz'), 'latin1'), Buffer.from('p\0\0\0', 'latin1')])],
+  [
+    'a start-up packet and half a SASL message',
+    Buffer.concat([
+      Buffer.from(STARTUP.toString('latin1').replace('user\0app', 'user\0xyz'), 'latin1'),
+      Buffer.from('p\0\0\0', 'latin1'),
+    ]),
+  ],
 ])('who sends %s is closed at the login time-out', async (_what, bytes) => {
   const { router, port } = await routerWith({ loginTimeoutMs: 300 });
   const socket = await connectRaw(port);
@@ -82,7 +100,9 @@ it('sessions that keep all backends: the next one hears 53300 and what to do', a
   await expect.poll(() => value(after, 'SELECT 1')).toBe(1);
 });
 
-it('who sends without end and reads nothing is stopped, and the memory stays', { timeout: 60_000 }, async () => {
+it('who sends without end and reads nothing is stopped, and the memory stays', {
+  timeout: 60_000,
+}, async () => {
   const beside = await connectClient(cluster);
   const before = process.memoryUsage().rss;
   const texts = [

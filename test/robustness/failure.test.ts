@@ -126,7 +126,9 @@ async function startWriters(cluster: TestCluster, count: number): Promise<Writer
 async function progress(writers: readonly Writer[]): Promise<void> {
   const before = writers.map((writer) => writer.acknowledged.length);
   await expect
-    .poll(() => writers.every((writer, i) => writer.acknowledged.length > before[i]! + 5), { timeout: 20_000 })
+    .poll(() => writers.every((writer, i) => writer.acknowledged.length > before[i]! + 5), {
+      timeout: 20_000,
+    })
     .toBe(true);
 }
 
@@ -146,25 +148,46 @@ function signalServer(server: TestServer, signal: 'SIGSTOP' | 'SIGCONT'): void {
 it.each([
   ['another node', 1],
   ['the home node', 0],
-])('SIGKILL of %s under load loses nothing that was answered OK', { timeout: 120_000 }, async (_which, node) => {
-  const cluster = await startCluster({ durable: true });
-  const writers = await startWriters(cluster, 12);
-  await progress(writers);
-  cluster.servers[node]!.kill();
-  await expect.poll(() => writers.some((writer) => writer.errors > 0), { timeout: 20_000 }).toBe(true);
-  await cluster.servers[node]!.restart();
-  await progress(writers);
-  await Promise.all(writers.map((writer) => writer.stop()));
-  const reader = await connectClient(cluster);
-  for (const [i, writer] of writers.entries()) {
-    expect(writer.unexpected).toEqual([]);
-    const table = i % 3 === 0 ? 'home' : 'events';
-    const lost: number[] = [];
-    for (const key of writer.acknowledged) {
-      if ((await value(reader, `SELECT id::int FROM ${table} WHERE id = $1`, [key])) !== key) lost.push(key);
+])(
+  'SIGKILL of %s under load loses nothing that was answered OK',
+  { timeout: 120_000 },
+  async (_which, node) => {
+    const cluster = await startCluster({ durable: true });
+    const writers = await startWriters(cluster, 12);
+    await progress(writers);
+    cluster.servers[node]!.kill();
+    await expect.poll(() => writers.some((writer) => writer.errors > 0), { timeout: 20_000 }).toBe(true);
+    await cluster.servers[node]!.restart();
+    await progress(writers);
+    await Promise.all(writers.map((writer) => writer.stop()));
+    const reader = await connectClient(cluster);
+    for (const [i, writer] of writers.entries()) {
+      expect(writer.unexpected).toEqual([]);
+      const table = i % 3 === 0 ? 'home' : 'events';
+      const lost: number[] = [];
+      for (const key of writer.acknowledged) {
+        if ((await value(reader, `SELECT id::int FROM ${table} WHERE id = $1`, [key])) !== key)
+          lost.push(key);
+      }
+      expect(lost).toEqual([]);
     }
-    expect(lost).toEqual([]);
+  },
+);
+
+it('a backend that is ended from outside is one error, and the session goes on', async () => {
+  const cluster = await startCluster();
+  const client = await connectClient(cluster);
+  for (const parameters of [undefined, [1]]) {
+    const text = `SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(${parameters ? '$1' : '1'})`;
+    expect(await value(client, text, parameters)).toMatch(/^!08/);
+    expect(await value(client, 'SELECT 1')).toBe(1);
   }
+  await client.query('BEGIN');
+  await client.query('INSERT INTO home VALUES (1)');
+  expect(await value(client, 'SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(1)')).toBe('!08006');
+  expect(await value(client, 'SELECT 1')).toBe('!25P02');
+  await client.query('ROLLBACK');
+  expect(await value(client, 'SELECT count(*)::int FROM home')).toBe(0);
 });
 
 it('a frozen node makes its own statements wait, and nobody else', { timeout: 120_000 }, async () => {
@@ -221,7 +244,9 @@ it('without the home node, keyed statements of other nodes go on', { timeout: 12
   await expect.poll(() => value(client, 'SELECT count(*)::int FROM home'), { timeout: 20_000 }).toBe(0);
 });
 
-it('two routers see each other’s tables come and go, and never write into the void', { timeout: 120_000 }, async () => {
+it('two routers see each other’s tables come and go, and never write into the void', {
+  timeout: 120_000,
+}, async () => {
   const cluster = await startCluster();
   const second = await startRouter({ ...cluster.routerOptions, listen: { host: '127.0.0.1', port: 0 } });
   onTestFinished(() => second.close());
@@ -233,7 +258,12 @@ it('two routers see each other’s tables come and go, and never write into the 
       `CREATE TABLE moving (id int PRIMARY KEY, note text) WITH (postern.door = 'sharded', postern.key = 'id', postern.buckets = ${buckets})`,
     );
   await create(4);
-  await expect.poll(() => value(writers[0]!, 'SELECT count(*) FROM moving WHERE id = 1'), { timeout: 1_000, interval: 20 }).toBe('0');
+  await expect
+    .poll(() => value(writers[0]!, 'SELECT count(*) FROM moving WHERE id = 1'), {
+      timeout: 1_000,
+      interval: 20,
+    })
+    .toBe('0');
   let key = 0;
   let madeAt = performance.now();
   let written: { key: number; atMs: number }[] = [];
@@ -245,7 +275,9 @@ it('two routers see each other’s tables come and go, and never write into the 
       const atMs = performance.now();
       const answer = await value(
         writer,
-        i === 0 ? `INSERT INTO moving VALUES (${mine}, 'x') RETURNING 'ok'` : `INSERT INTO moving VALUES ($1, 'x') RETURNING 'ok'`,
+        i === 0
+          ? `INSERT INTO moving VALUES (${mine}, 'x') RETURNING 'ok'`
+          : `INSERT INTO moving VALUES ($1, 'x') RETURNING 'ok'`,
         i === 0 ? undefined : [mine],
       );
       outcomes.add(String(answer));

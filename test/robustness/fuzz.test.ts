@@ -16,7 +16,9 @@ it('a million random and mutated frames', { timeout: 150_000 }, async () => {
     connectionsAtOnce: 16,
     isDone: ({ frames }) => frames >= FRAMES || performance.now() - start > TIME_MAX_MS,
   });
-  console.log(`${report.frames} frames over ${report.connections} connections, ${report.rightAnswers} right answers`);
+  console.log(
+    `${report.frames} frames over ${report.connections} connections, ${report.rightAnswers} right answers`,
+  );
   expect(report.hangs).toEqual([]);
   expect(report.wrongAnswers).toEqual([]);
   expect(report.left).toEqual({ clients: 0, transactions: 0, locks: 0, backendsMissing: 0 });

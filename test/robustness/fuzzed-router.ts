@@ -5,7 +5,7 @@ import { type FuzzOptions, type FuzzResult, fuzz } from './fuzzer.ts';
 
 const CONNECTIONS_PER_NODE = 24;
 
-export interface FuzzReport extends FuzzResult {
+interface FuzzReport extends FuzzResult {
   /** What the well-behaved client got that it should not have. */
   readonly wrongAnswers: string[];
   readonly rightAnswers: number;
@@ -81,7 +81,11 @@ class BesideClient {
   #loop: Promise<void> | undefined;
 
   constructor(dsn: string) {
-    this.#client = new pg.Client({ connectionString: dsn, options: '-c app.tenant=beside', query_timeout: 20_000 });
+    this.#client = new pg.Client({
+      connectionString: dsn,
+      options: '-c app.tenant=beside',
+      query_timeout: 20_000,
+    });
     this.#client.on('error', (error) => this.wrong.push(`connection: ${error.message}`));
   }
 
@@ -115,17 +119,24 @@ class BesideClient {
       if (JSON.stringify(rows) !== JSON.stringify(expected))
         throw new Error(`${what}: ${JSON.stringify(rows)} instead of ${JSON.stringify(expected)}`);
     };
-    expect('tenant', await ask(`SELECT current_setting('app.tenant'), $1::int`, [round]), [['beside', round]]);
-    await this.#client.query('BEGIN');
-    await ask('INSERT INTO events (id, note) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET note = excluded.note', [
-      key,
-      `n${round}`,
+    expect('tenant', await ask(`SELECT current_setting('app.tenant'), $1::int`, [round]), [
+      ['beside', round],
     ]);
+    await this.#client.query('BEGIN');
+    await ask(
+      'INSERT INTO events (id, note) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET note = excluded.note',
+      [key, `n${round}`],
+    );
     expect('keyed', await ask('SELECT note FROM events WHERE id = $1', [key]), [[`n${round}`]]);
     await this.#client.query(round % 2 === 0 ? 'COMMIT' : 'ROLLBACK');
-    expect('home', await ask('INSERT INTO beside VALUES ($1, 1) ON CONFLICT (id) DO UPDATE SET n = beside.n + 1 RETURNING n', [1]), [
-      [round + 1],
-    ]);
+    expect(
+      'home',
+      await ask(
+        'INSERT INTO beside VALUES ($1, 1) ON CONFLICT (id) DO UPDATE SET n = beside.n + 1 RETURNING n',
+        [1],
+      ),
+      [[round + 1]],
+    );
   }
 }
 

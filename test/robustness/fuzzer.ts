@@ -63,7 +63,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzResult> {
 }
 
 /** One connection's worth. */
-export function fuzzOnce(options: FuzzOptions, seed: number): Promise<{ frames: number; ended: boolean }> {
+function fuzzOnce(options: FuzzOptions, seed: number): Promise<{ frames: number; ended: boolean }> {
   const dice = new Dice(seed);
   const plan = conversation(options, dice);
   return new Promise((resolve) => {
@@ -143,7 +143,12 @@ function conversation(options: FuzzOptions, dice: Dice): Conversation {
     };
   }
   const settings: [string, string][] = dice.chance(0.2)
-    ? [[dice.pick(['application_name', 'TimeZone', 'DateStyle', 'options', 'x']), dice.pick(['UTC', '', '-c a.b=c', '\ud83d\ude00'])]]
+    ? [
+        [
+          dice.pick(['application_name', 'TimeZone', 'DateStyle', 'options', 'x']),
+          dice.pick(['UTC', '', '-c a.b=c', '\ud83d\ude00']),
+        ],
+      ]
     : [];
   const frames = messages(dice, 1 + dice.below(300));
   const broken = dice.chance(0.6);
@@ -180,9 +185,14 @@ function startupRubbish(dice: Dice, startup: (user: string) => Buffer): Buffer {
     case 2:
       return Buffer.concat([frame(encodeSslRequest), dice.chance(0.5) ? startup('app') : dice.bytes(30)]);
     case 3:
-      return frame((writer) => encodeCancelRequest(writer, dice.below(2000), dice.bytes(dice.pick([4, 32, 200]))));
+      return frame((writer) =>
+        encodeCancelRequest(writer, dice.below(2000), dice.bytes(dice.pick([4, 32, 200]))),
+      );
     case 4:
-      return mutated(dice, frame((writer) => encodeCancelRequest(writer, 1, dice.bytes(4))));
+      return mutated(
+        dice,
+        frame((writer) => encodeCancelRequest(writer, 1, dice.bytes(4))),
+      );
     default:
       return Buffer.from(`GET / HTTP/1.1\r\nHost: ${'x'.repeat(dice.below(50))}\r\n\r\n`);
   }
@@ -191,9 +201,15 @@ function startupRubbish(dice: Dice, startup: (user: string) => Buffer): Buffer {
 function loginRubbish(dice: Dice): Buffer[] {
   const nonce = dice.bytes(12).toString('base64');
   const initial = frame((writer) =>
-    encodeSaslInitial(writer, dice.pick(['SCRAM-SHA-256', 'SCRAM-SHA-256-PLUS', 'PLAIN']), `n,,n=,r=${nonce}`),
+    encodeSaslInitial(
+      writer,
+      dice.pick(['SCRAM-SHA-256', 'SCRAM-SHA-256-PLUS', 'PLAIN']),
+      `n,,n=,r=${nonce}`,
+    ),
   );
-  const response = frame((writer) => encodeSaslResponse(writer, `c=biws,r=${nonce},p=${dice.bytes(32).toString('base64')}`));
+  const response = frame((writer) =>
+    encodeSaslResponse(writer, `c=biws,r=${nonce},p=${dice.bytes(32).toString('base64')}`),
+  );
   const all = [initial, response, frame((writer) => encodePassword(writer, 'secret')), ...messages(dice, 3)];
   const chosen = Array.from({ length: 1 + dice.below(4) }, () => dice.pick(all));
   return chosen.map((one) => (dice.chance(0.5) ? mutated(dice, one) : one));
@@ -239,7 +255,12 @@ const TEXTS = [
   `SELECT '\u00e9\ud83d\ude00'`,
 ];
 /** Those that give the session a backend of its own: seldom, since there are only so many. */
-const PINNING = ['CREATE TEMP TABLE t (x int)', 'LISTEN c', 'SELECT pg_advisory_lock_shared(9)', 'PREPARE p AS SELECT 1'];
+const PINNING = [
+  'CREATE TEMP TABLE t (x int)',
+  'LISTEN c',
+  'SELECT pg_advisory_lock_shared(9)',
+  'PREPARE p AS SELECT 1',
+];
 const STATEMENTS = ['', '', '', 's1', 's2', 's3'];
 const PORTALS = ['', '', '', 'p1', 'p2'];
 
@@ -275,7 +296,11 @@ function sqlText(dice: Dice): string {
   const text = dice.pick(TEXTS);
   if (!dice.chance(0.1)) return text;
   const at = dice.below(text.length + 1);
-  return text.slice(0, at) + dice.pick(["'", '"', '$1', '$$', '/*', ';', ' events ', '\u0001', ')']) + text.slice(at);
+  return (
+    text.slice(0, at) +
+    dice.pick(["'", '"', '$1', '$$', '/*', ';', ' events ', '\u0001', ')']) +
+    text.slice(at)
+  );
 }
 
 function anyMessage(dice: Dice): Buffer {
@@ -288,7 +313,9 @@ function anyMessage(dice: Dice): Buffer {
     case 2:
       return frame((writer) => encodeQuery(writer, sqlText(dice)));
     case 3:
-      return frame((writer) => encodeParse(writer, statement, sqlText(dice), dice.chance(0.3) ? [23, 25] : []));
+      return frame((writer) =>
+        encodeParse(writer, statement, sqlText(dice), dice.chance(0.3) ? [23, 25] : []),
+      );
     case 4:
       return frame((writer) =>
         encodeBind(writer, { portal, statement, parameters: dice.chance(0.3) ? ['1', null] : ['7'] }),
@@ -326,7 +353,8 @@ function mutated(dice: Dice, original: Buffer): Buffer {
   switch (dice.below(7)) {
     case 0:
       // Any length: huge, negative, too small.
-      if (bytes.length >= 5) bytes.writeUInt32BE(dice.pick([0, 3, 4, 5, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff]), 1);
+      if (bytes.length >= 5)
+        bytes.writeUInt32BE(dice.pick([0, 3, 4, 5, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff]), 1);
       return bytes;
     case 1:
       return bytes.subarray(0, dice.below(bytes.length + 1));

@@ -10,7 +10,7 @@ export async function connectClient(
   user = 'app',
 ): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: cluster.dsn(user), ...settings });
-  client.on('error', (e) => console.log('CLIENT', JSON.stringify(e), e.message));
+  client.on('error', () => {});
   onTestFinished(() => client.end().catch(() => {}));
   await client.connect();
   return client;
