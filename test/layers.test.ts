@@ -21,7 +21,7 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   plan: ['base', 'pg', 'sql', 'catalog'],
   backend: ['base', 'pg', 'wire', 'platform'],
   'doors/sharded': ['base', 'pg', 'platform', 'catalog', 'plan'],
-  coalesce: ['base', 'pg', 'wire', 'platform', 'backend'],
+  coalesce: ['base', 'pg', 'wire', 'platform', 'sql', 'backend'],
   execute: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'doors', 'coalesce'],
   session: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'execute', 'coalesce'],
   embedded: ['base', 'pg', 'platform'],

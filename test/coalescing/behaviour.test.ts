@@ -366,7 +366,6 @@ describe('a commit that waits for standbys', () => {
       const own = execute(canceling, NOTE, [id]);
       const beside = others.map((client) => execute(client, NOTE, [newId()]));
       await until(front.server, waits(''));
-      // On the other lane it may not have been given to the server yet.
       expect(await canceledAll([canceling], [own])).not.toContain('!08007');
       await setStandbys('');
       told.push(...(await Promise.all(beside)));
