@@ -22,7 +22,7 @@ export class StatementRegistry {
   #bytes = 0;
 
   get(text: string, parameterOids: readonly number[], scope: string): SharedStatement {
-    const key = parameterOids.length === 0 ? text : `${parameterOids.join(',')}:${text}`;
+    const key = keyOf(text, parameterOids);
     let statements = this.#scopes.get(scope);
     const known = statements?.get(key);
     if (known) return known;
@@ -39,6 +39,16 @@ export class StatementRegistry {
     }
     statements.set(key, statement);
     return statement;
+  }
+
+  /** A server has found that it means something else now: whoever needs it next prepares it afresh, on each backend. */
+  forget(statement: SharedStatement): void {
+    const key = keyOf(statement.text, statement.parameterOids);
+    for (const statements of this.#scopes.values()) {
+      if (statements.get(key) !== statement) continue;
+      statements.delete(key);
+      this.#bytes -= key.length * 2;
+    }
   }
 
   /** After DDL: a text may mean something else now, so that each is prepared afresh. */
@@ -58,6 +68,10 @@ export class StatementRegistry {
       this.#bytes -= SCOPE_BYTES;
     }
   }
+}
+
+function keyOf(text: string, parameterOids: readonly number[]): string {
+  return parameterOids.length === 0 ? text : `${parameterOids.join(',')}:${text}`;
 }
 
 /** What a scope of its own is taken to need. */

@@ -13,37 +13,23 @@ import type { BackendConnection } from '../backend/connection.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { inFailedTransaction, objectError, PosternError } from '../base/errors.ts';
-import type { StatementPlan, WriteFacts } from '../plan/plan.ts';
+import type { StatementPlan } from '../plan/plan.ts';
 import {
   encodeBindComplete,
   encodeCloseComplete,
-  encodeCommandComplete,
-  encodeNoData,
   encodeParameterDescription,
   encodeParseComplete,
   encodeReadyForQuery,
 } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
-import {
-  type BindTail,
-  BindView,
-  bindTail,
-  readClose,
-  readDescribe,
-  readExecute,
-  readParse,
-} from '../wire/frontend.ts';
-import { CoalescedWrite } from './coalesced-write.ts';
+import { BindView, readClose, readDescribe, readExecute, readParse } from '../wire/frontend.ts';
 import { type Conversation, type Deallocation, deallocated, type PARKED } from './conversation.ts';
+import { HeldWrite } from './held-write.ts';
+import { LocalAnswers } from './local-answers.ts';
 import { type NamedChange, NamedChanges } from './named-changes.ts';
-import {
-  type BoundStatement,
-  type ClientStatement,
-  type PreparedExecution,
-  rowAffinity,
-} from './prepared-execution.ts';
+import type { BoundStatement, ClientStatement, PreparedExecution } from './prepared-execution.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
-import { FAILING_TEXT, noSavepoint } from './simple-protocol.ts';
+import { FAILING_TEXT } from './simple-protocol.ts';
 
 interface ClientPortal {
   readonly statement: ClientStatement;
@@ -54,25 +40,13 @@ interface ClientPortal {
   done?: boolean;
 }
 
-/** A Bind of a write that may become a batch's member, and what came after it so far. */
-interface HeldWrite {
-  readonly statement: ClientStatement;
-  readonly shared: SharedStatement;
-  readonly nodeId: number;
-  readonly tag: RequestTag;
-  readonly tail: BindTail;
-  readonly row: boolean;
-  readonly affinity: number;
-  describe: boolean;
-  execute: boolean;
-}
-
 export class ExtendedProtocol {
   readonly #c: Conversation;
   readonly #statements = new NamedChanges<ClientStatement>();
   readonly #portals = new NamedChanges<ClientPortal>();
   readonly #bind = new BindView();
   readonly #execution: PreparedExecution;
+  readonly #local: LocalAnswers;
   /** A Parse of the unnamed statement is being handled: whether it succeeds or not, the one before is gone. */
   #parsingUnnamed = false;
   /** Since the last Sync, a write may have stopped at its row limit. */
@@ -82,6 +56,11 @@ export class ExtendedProtocol {
   constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
     this.#execution = execution;
+    this.#local = new LocalAnswers({
+      conversation,
+      hasStatement: (name) => this.#statements.get(name) !== undefined,
+      forgetPortals: () => this.#portals.clear(),
+    });
     conversation.deallocate = (name) => this.#deallocate(name);
   }
 
@@ -154,19 +133,10 @@ export class ExtendedProtocol {
 
   /** A held write has come to its Sync: it is a batch's member. If it has to run alone, it does as if never held. */
   #submit(held: HeldWrite): typeof PARKED {
-    const write = new CoalescedWrite({
-      conversation: this.#c,
-      statement: held.shared,
-      tail: held.tail,
-      row: held.row,
-      describe: held.describe,
-      affinity: held.affinity,
-      extended: true,
-      runAlone: () => {
-        const sent = this.#guarded(() => this.#sendHeld(held));
-        if (sent) return sent.then(() => this.#sync());
-        this.#sync();
-      },
+    const write = held.asMember(this.#c, () => {
+      const sent = this.#guarded(() => this.#sendHeld(held));
+      if (sent) return sent.then(() => this.#sync());
+      this.#sync();
     });
     return this.#c.submit(held.nodeId, write);
   }
@@ -277,7 +247,7 @@ export class ExtendedProtocol {
       return this.#define(statement);
     }
     const shared = this.#c.state.context.statements.get(cached.text, oids, this.#c.lease.scope);
-    if (shared.validated || this.#answeredHere(only, text)) return this.#define(statement);
+    if (shared.validated || this.#local.answers(only, text)) return this.#define(statement);
     const connection = this.#c.lease.ensure(this.#execution.nodeOf(only));
     if (connection instanceof Promise)
       return connection.then((acquired) => this.#parseOn(acquired, shared, statement));
@@ -351,7 +321,7 @@ export class ExtendedProtocol {
       const settled = typeof named === 'string' ? this.#whenSettled(named) : undefined;
       if (settled) return settled.then(() => this.#bindSettled(reader));
     }
-    if (this.#answeredHere(only, statement.text)) return this.#bindLocal(statement, view.portal);
+    if (this.#local.answers(only, statement.text)) return this.#bindLocal(statement, view.portal);
     const facts = this.#c.checkFunctions(statement.cached.plan);
     if (facts) return facts.then(() => this.#bindPlanned(statement, reader));
     return this.#bindPlanned(statement, reader);
@@ -375,7 +345,7 @@ export class ExtendedProtocol {
     if (this.#bind.portal === '') {
       const write = this.#execution.mergeable(statement, bound);
       if (write) {
-        this.#hold(statement, bound, write, reader);
+        this.#held = new HeldWrite({ statement, bound, write, view: this.#bind, buffer: reader.buffer });
         return;
       }
     }
@@ -402,22 +372,6 @@ export class ExtendedProtocol {
       this.#c.responses,
       this.#changePortal(view.portal, { statement, local: false, tag }, tag),
     );
-  }
-
-  /** Holds a write back until it is clear that it stands alone before its Sync. */
-  #hold(statement: ClientStatement, bound: BoundStatement, write: WriteFacts, reader: FrameReader): void {
-    const view = this.#bind;
-    this.#held = {
-      statement,
-      shared: bound.shared,
-      nodeId: bound.nodeId!,
-      tag: bound.tag,
-      tail: bindTail(view, reader.buffer, bound.extra),
-      row: write.valuesOnly && !write.returning,
-      affinity: rowAffinity(write.rowParameters, view, reader.buffer),
-      describe: false,
-      execute: false,
-    };
   }
 
   /**
@@ -451,7 +405,7 @@ export class ExtendedProtocol {
     const { target, name } = readDescribe(reader);
     if (target === 'P') {
       const portal = this.#portals.get(name);
-      if (portal?.local) return this.#describeLocal(portal);
+      if (portal?.local) return this.#local.describe(portal.statement.cached.plan.statements[0], 'P');
       const { connection, pinReason } = this.#c.lease;
       // One that is not known here may be a cursor that was declared in SQL.
       if (!connection || (!portal && !this.#c.lease.inBlock && pinReason === undefined)) throw noPortal(name);
@@ -471,27 +425,9 @@ export class ExtendedProtocol {
     return this.#describeStatement(statement);
   }
 
-  #describeLocal(portal: ClientPortal): void {
-    const command = portal.statement.cached.plan.statements[0]?.command;
-    this.#c.inTurn({
-      write: (writer) => {
-        if (!command || !this.#c.describeCommand(writer, command)) encodeNoData(writer);
-      },
-    });
-  }
-
   #describeStatement(statement: ClientStatement): void | Promise<void> {
     const [only] = statement.cached.plan.statements;
-    if (this.#answeredHere(only, statement.text)) {
-      this.#c.inTurn({
-        write: (writer) => {
-          encodeParameterDescription(writer, []);
-          const command = only?.command;
-          if (!command || !this.#c.describeCommand(writer, command)) encodeNoData(writer);
-        },
-      });
-      return;
-    }
+    if (this.#local.answers(only, statement.text)) return this.#local.describe(only, 'S');
     if (only?.placement.kind === 'keyed') {
       const described = this.#execution.describeKeyed(statement);
       if (described) return described.then(() => this.#describeStatement(statement));
@@ -523,7 +459,11 @@ export class ExtendedProtocol {
     if (portal?.local) {
       if (portal.done) throw objectError('55000', `portal "${name}" cannot be run`);
       portal.done = true;
-      return this.#executeLocal(portal);
+      const { statement } = portal;
+      const answered = this.#local.execute(statement.cached.plan.statements[0]!, statement.text);
+      if (answered === true) return;
+      if (answered === false) return this.#executeAfterAll(statement);
+      return answered.then((done) => (done ? undefined : this.#executeAfterAll(statement)));
     }
     const { lease, responses } = this.#c;
     const { connection } = lease;
@@ -550,40 +490,6 @@ export class ExtendedProtocol {
     if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#writeSuspended = true;
     connection.execute(name, maxRows, responses, tag);
     this.#c.noteSent(plan, connection);
-  }
-
-  /** BEGIN, COMMIT and ROLLBACK of a transaction that no node knows of, and what Conversation answers by itself. */
-  #executeLocal(portal: ClientPortal): void | Promise<void> {
-    const { state } = this.#c;
-    const [statement] = portal.statement.cached.plan.statements;
-    const [effect] = statement!.effects;
-    // What was sent since its Bind may have changed who has to answer it.
-    if (!this.#answeredHere(statement, portal.statement.text)) return this.#executeAfterAll(portal.statement);
-    if (statement!.command) return this.#c.runCommand(statement!).then((write) => this.#c.inTurn({ write }));
-    if (effect?.kind === 'begin') {
-      state.transaction = 'virtual';
-      state.beginText = portal.statement.text;
-      return this.#complete('BEGIN');
-    }
-    if (effect?.kind === 'commit' || effect?.kind === 'rollback') {
-      const failed = state.transaction === 'failed';
-      if (failed || !effect.chain) state.transaction = 'none';
-      this.#portals.clear();
-      return this.#complete(effect.kind === 'commit' && !failed ? 'COMMIT' : 'ROLLBACK');
-    }
-    if (effect?.kind === 'rollbackToSavepoint') throw noSavepoint(effect.name);
-    const tag = this.#c.answerLocally(statement!, portal.statement.text);
-    if (tag instanceof Promise) return tag.then((done) => this.#complete(done.tag));
-    if (!tag) return this.#executeAfterAll(portal.statement);
-    return this.#complete(tag.tag, tag.deallocation);
-  }
-
-  #complete(tag: string, deallocation?: Deallocation): void {
-    this.#c.inTurn({
-      write: (writer) => encodeCommandComplete(writer, tag),
-      onDone: () => deallocation?.done(),
-      onFailed: () => deallocation?.undo(),
-    });
   }
 
   /** Has a server carry out what was bound to be answered here. */
@@ -613,46 +519,6 @@ export class ExtendedProtocol {
     }
     lease.unsynced = true;
     connection.close('P', name, responses, settled);
-  }
-
-  /** Will this statement be answered without a backend, as things stand? */
-  #answeredHere(statement: StatementPlan | undefined, text: string): boolean {
-    if (!statement) return false;
-    if (statement.command) return true;
-    const { state, lease } = this.#c;
-    const [effect] = statement.effects;
-    const busy = lease.connection !== undefined;
-    switch (effect?.kind) {
-      case 'begin':
-        return !busy && state.transaction === 'none';
-      case 'commit':
-      case 'rollback':
-        return !busy && state.transaction !== 'none';
-      case 'rollbackToSavepoint':
-        return !busy && state.transaction === 'failed';
-      case 'discardAll':
-        return !lease.inBlock && !lease.unsynced && state.transaction === 'none';
-      case 'resetAll':
-        return (
-          !lease.inBlock && !lease.unsynced && state.transaction === 'none' && lease.pinReason === undefined
-        );
-      case 'set':
-        return (
-          effect.reset &&
-          !effect.local &&
-          !lease.inBlock &&
-          !lease.unsynced &&
-          state.transaction === 'none' &&
-          effect.names.some((name) => state.defaults.values.has(name))
-        );
-      case 'sqlPrepare': {
-        if (state.transaction === 'failed' || lease.failed) return false;
-        const name = deallocated(text);
-        return typeof name === 'string' && this.#statements.get(name) !== undefined;
-      }
-      default:
-        return false;
-    }
   }
 
   #deallocate(name: string | undefined): Deallocation | undefined {

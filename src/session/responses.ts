@@ -289,6 +289,7 @@ export class Responses implements ResponseSink {
     if (statement && connection && isStalePlan(fields)) {
       // The table has changed under a statement that was prepared before: the next one prepares it afresh.
       connection.prepared.drop(statement);
+      this.#state.context.statements.forget(statement);
       statement.validated = false;
     }
     if (request.leaf) {

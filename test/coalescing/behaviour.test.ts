@@ -226,8 +226,8 @@ describe('a write that is taken back', () => {
         await execute(holder, ADD, [120 + i]);
       }
       const [client, ...waiting] = await writers(3);
-      const ends = waiting.map((each, i) => execute(each, ADD, [120 + i]));
       const before = await rowsOf(130);
+      const ends = waiting.map((each, i) => execute(each, ADD, [120 + i]));
       const taken = execute(client!, ADD, [130]);
       const beside = execute(other!, ADD, [131]);
       await cancelAll([client!]);

@@ -283,6 +283,27 @@ describe('backends that are fewer than clients', () => {
     }
   });
 
+  it('take a change that was made past the router with one error at most', async () => {
+    const clients = await Promise.all(Array.from({ length: 4 }, () => client()));
+    const prepared: Message[] = [['bind', '', 's'], ['execute', ''], ['sync']];
+    await clients[0]!.query('CREATE TABLE changed_elsewhere AS SELECT 1 AS id');
+    for (const one of clients) {
+      await one.exchange([['parse', 's', 'SELECT * FROM changed_elsewhere'], ['sync']]);
+    }
+    // All backends have it.
+    for (let i = 0; i < 10; i++) await Promise.all(clients.map((one) => one.exchange(prepared)));
+    const direct = await RawClient.connect({ port: cluster.servers[0]!.port });
+    await direct.query('ALTER TABLE changed_elsewhere ADD COLUMN more int DEFAULT 5');
+    direct.end();
+    await clients[0]!.exchange(prepared);
+    for (let i = 0; i < 10; i++) {
+      const answers = await Promise.all(clients.map((one) => one.exchange(prepared)));
+      for (const lines of answers) expect(lines).toContain('Row 1|5');
+    }
+    const fresh = await client();
+    expect(await fresh.exchange([...run('SELECT * FROM changed_elsewhere'), ['sync']])).toContain('Row 1|5');
+  });
+
   it('read the literals of a text under the settings of the client that sends it', async () => {
     const berlin = await client();
     const tokyo = await client();
