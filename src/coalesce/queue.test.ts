@@ -67,6 +67,45 @@ describe('a lane', () => {
     expect(effects()).toEqual(['send 0: a b']);
   });
 
+  it('that is idle beside a running one leaves few to wait for it, and takes more at once', () => {
+    const { queue, submit, effects } = traced();
+    queue.laneOpened(0);
+    queue.laneOpened(1);
+    for (let i = 0; i < 40; i++) {
+      submit(`a${i} b${i} c${i} d${i}`);
+      queue.cut();
+      queue.laneReady(0);
+    }
+    submit('a b c d');
+    queue.cut();
+    submit('e');
+    queue.cut();
+    effects();
+    // A usual batch has four: one waits, two go.
+    submit('f');
+    queue.cut();
+    expect(effects()).toEqual(['send 1: e f']);
+  });
+
+  it('that is idle takes the few that have waited when another one ends, whichever they are bound to', () => {
+    const { queue, submit, effects } = traced();
+    queue.laneOpened(0);
+    queue.laneOpened(1);
+    for (let i = 0; i < 40; i++) {
+      submit(`a${i} b${i} c${i} d${i}`);
+      queue.cut();
+      queue.laneReady(0);
+    }
+    submit('a b c d');
+    queue.cut();
+    effects();
+    submit('e', 1);
+    queue.cut();
+    expect(effects()).toEqual([]);
+    queue.laneReady(0);
+    expect(effects()).toEqual(['answer a', 'answer b', 'answer c', 'answer d', 'send 1: e']);
+  });
+
   it('that runs takes what came meanwhile when it is ready, and answers first', () => {
     const { queue, submit, effects } = running();
     submit('d e');

@@ -59,6 +59,8 @@ interface Entry<M> {
 const UNDONE_MAX = 8;
 /** Up to this share of failing members, multi-row statements pay. */
 const SMOOTH_SHARE_MAX = 0.002;
+/** So many of the last batches decide what a usual one is. */
+const BATCHES_OF_MEAN = 8;
 /** Weight of one batch in the moving share of failing members. */
 const FAILURE_WEIGHT = 1 / 16;
 
@@ -71,6 +73,8 @@ export class CoalescingQueue<M extends object> {
   readonly #entries = new Map<M, Entry<M>>();
   #arrivals = 0;
   #failureShare = 0;
+  /** Moving mean of the members of a batch. */
+  #batchMean = 1;
 
   constructor(effects: CoalescingEffects<M>, options: { lanes: number; batchMax: number }) {
     this.#effects = effects;
@@ -121,8 +125,24 @@ export class CoalescingQueue<M extends object> {
     else this.#shared.push(entry);
   }
 
-  /** Gives every idle lane what waits for it. To be called when all that has arrived together is submitted. */
+  /**
+   * Gives idle lanes what waits for them. To be called when all that has arrived together is submitted. While another lane
+   * runs, few wait for it to end, when more will have come: small batches cost the server more than the wait costs them.
+   */
   cut(): void {
+    let running = this.#lanes.some(({ state }) => state === 'running' || state === 'failing');
+    for (let i = 0; i < this.#lanes.length; i++) {
+      const lane = this.#lanes[i]!;
+      if (lane.state !== 'idle') continue;
+      const waiting = lane.queue.length + this.#shared.length;
+      if (waiting === 0 || (running && waiting < this.#batchMean / 2)) continue;
+      this.#fill(i, lane);
+      running = true;
+    }
+  }
+
+  /** A lane has ended: whoever waits for an idle one has waited for that. */
+  #cutAll(): void {
     for (let i = 0; i < this.#lanes.length; i++) {
       const lane = this.#lanes[i]!;
       if (lane.state === 'idle') this.#fill(i, lane);
@@ -142,7 +162,7 @@ export class CoalescingQueue<M extends object> {
     const lane = this.#lanes[index]!;
     assert(lane.state === 'idle', 'only an idle lane gives its connection back');
     this.#disconnect(lane);
-    this.cut();
+    this.#cutAll();
   }
 
   /** The server refused member `at` of the running batch, or its commit, or somebody; ReadyForQuery is still to come. */
@@ -189,10 +209,8 @@ export class CoalescingQueue<M extends object> {
         else this.#effects.answer(entry.member);
       }
     }
-    if (release) {
-      this.#disconnect(lane);
-      this.cut();
-    } else this.#fill(index, lane);
+    if (release) this.#disconnect(lane);
+    this.#cutAll();
   }
 
   /**
@@ -213,7 +231,7 @@ export class CoalescingQueue<M extends object> {
       } else this.#again(lane, entry);
     }
     this.#disconnect(lane);
-    this.cut();
+    this.#cutAll();
   }
 
   /** The lane can't have a connection. If none has one, all who wait are handed back, to hear why. */
@@ -303,6 +321,7 @@ export class CoalescingQueue<M extends object> {
   }
 
   #noteOutcome(size: number, failed: boolean): void {
+    this.#batchMean += (size - this.#batchMean) / BATCHES_OF_MEAN;
     const share = failed ? 1 / size : 0;
     // A large batch says more about the share than a small one.
     const weight = Math.min(1, (FAILURE_WEIGHT * size) / this.#batchMax + FAILURE_WEIGHT);

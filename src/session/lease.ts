@@ -154,6 +154,9 @@ export class Lease {
             if (name === 'search_path' || decidesReading(name))
               this.#scopeInTransaction = `transaction ${++transactionScopes}`;
             if (!effect.local) this.#touched.add(name);
+            // Under a SET LOCAL, the session's own new value can't be read: such a transaction stays where it is.
+            if (effect.local && this.#floating?.some((step) => step.name === name && isSessionSet(step)))
+              this.#floating = undefined;
             this.#floating?.push({ kind: 'set', name, local: effect.local });
           }
           break;
@@ -551,3 +554,7 @@ export class Lease {
 type FloatingStep =
   | { readonly kind: 'set'; readonly name: string; readonly local: boolean }
   | { readonly kind: 'savepoint'; readonly name: string };
+
+function isSessionSet(step: FloatingStep): boolean {
+  return step.kind === 'set' && !step.local;
+}

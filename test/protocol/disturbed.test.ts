@@ -351,6 +351,36 @@ describe('backends that are fewer than clients', () => {
   });
 });
 
+describe('settings made in a transaction before its node is known', () => {
+  it('go with it, and the session has its own afterwards', async () => {
+    const one = await client();
+    const asked = `SELECT current_setting('app.a'), current_setting('app.b') FROM k WHERE id = ${keyOn(1)}`;
+    await one.query('BEGIN');
+    await one.query("SET app.a = 'session'");
+    await one.query("SET LOCAL app.b = 'local'");
+    expect(await one.query(asked)).toContain('Row session|local');
+    await one.query('COMMIT');
+    expect(await one.query(asked)).toContain('Row session|');
+  });
+
+  it('keep it where it is if one hides another', async () => {
+    const one = await client();
+    await one.query('BEGIN');
+    await one.query("SET app.a = 'session'");
+    await one.query("SET LOCAL app.a = 'local'");
+    expect((await one.query(`SELECT n FROM k WHERE id = ${keyOn(1)}`))[0]).toMatch(/^Error ERROR C=0A000/);
+    await one.query('ROLLBACK');
+    await one.query('BEGIN');
+    await one.query("SET app.a = 'session'");
+    await one.query("SET LOCAL app.a = 'local'");
+    expect(await one.query(`SELECT current_setting('app.a') FROM k WHERE id = ${keyOn(0)}`)).toContain(
+      'Row local',
+    );
+    await one.query('COMMIT');
+    expect(await one.query("SELECT current_setting('app.a')")).toContain('Row session');
+  });
+});
+
 describe('router commands', () => {
   it('are taken in the extended protocol', async () => {
     const one = await client();
