@@ -23,7 +23,9 @@ beforeAll(async () => {
       stdio: ['ignore', 'pipe', 'pipe'],
     },
   );
-  const gather = (chunk: Buffer) => void (output += chunk.toString());
+  const gather = (chunk: Buffer) => {
+    output += chunk.toString();
+  };
   child.stdout?.on('data', gather);
   child.stderr?.on('data', gather);
   port = Number(await until(() => /listening on [^",:]*:(\d+)/.exec(output)?.[1]));
@@ -150,7 +152,9 @@ describe('workers', () => {
       },
     );
     let said = '';
-    failing.stderr.on('data', (chunk: Buffer) => void (said += chunk.toString()));
+    failing.stderr.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
     const code = await new Promise((resolve) => failing.once('exit', resolve));
     expect(code).toBe(1);
     expect(said.match(/cannot be reached/g)?.length).toBe(1);

@@ -101,7 +101,7 @@ export function outcomeUnknown(nodeName: string): PosternError {
 export function bucketMoved(table: string): PosternError {
   return new PosternError({
     sqlState: '40001',
-    message: `could not serialize access: a bucket of table "${table}" has moved`,
+    message: `could not serialize access: a bucket of table "${table}" has moved or was dropped`,
     hint: 'Retry the transaction.',
   });
 }

@@ -2,6 +2,7 @@
  * A server's error about a leaf, told in the user's names: `events_b17_g4_pkey` of schema postern_leaves is the user's
  * `events_pkey`. Only errors pass here, never rows.
  */
+import { bucketMoved } from '../base/errors.ts';
 import { LEAF_SCHEMA, leafSuffix, type ShardedTable } from '../catalog/map.ts';
 
 export interface LeafTarget {
@@ -18,12 +19,13 @@ export function isMissingLeaf(fields: ReadonlyMap<string, string>, target: LeafT
 
 export function inUsersNames(fields: Map<string, string>, target: LeafTarget): Map<string, string> {
   if (isMissingLeaf(fields, target)) {
+    const moved = bucketMoved(target.table.name);
     return new Map([
-      ['S', 'ERROR'],
-      ['V', 'ERROR'],
-      ['C', '40001'],
-      ['M', `could not serialize access: a bucket of table "${target.table.name}" has moved or was dropped`],
-      ['H', 'Retry the transaction.'],
+      ['S', moved.severity],
+      ['V', moved.severity],
+      ['C', moved.sqlState],
+      ['M', moved.message],
+      ['H', moved.hint ?? ''],
     ]);
   }
   const renamed = new Map<string, string>();

@@ -100,6 +100,7 @@ export class SimpleProtocol {
         }
         if (state.transaction === 'virtual' && (effect.kind === 'commit' || effect.kind === 'rollback')) {
           if (!effect.chain) state.transaction = 'none';
+          lease.onFree?.();
           return this.#answer(effect.kind === 'commit' ? 'COMMIT' : 'ROLLBACK');
         }
       }
@@ -171,6 +172,7 @@ export class SimpleProtocol {
     if (effect?.kind === 'rollbackToSavepoint') throw noSavepoint(effect.name);
     if (effect?.kind !== 'commit' && effect?.kind !== 'rollback') throw inFailedTransaction();
     this.#c.state.transaction = 'none';
+    this.#c.lease.onFree?.();
     this.#answer('ROLLBACK');
   }
 

@@ -113,7 +113,7 @@ function interned(key: string, schemas: readonly string[]) {
 }
 
 /** The names of a list GUC as current_setting() prints it: `"$user", public`. */
-export function splitIdentifierList(text: string): string[] {
+function splitIdentifierList(text: string): string[] {
   const names: string[] = [];
   const pattern = /\s*(?:"((?:[^"]|"")*)"|([^",\s][^",]*?))\s*(?:,|$)/gy;
   for (let match = pattern.exec(text); match && match[0] !== ''; match = pattern.exec(text)) {

@@ -379,6 +379,26 @@ const SCRIPTS: Record<string, Message[]> = {
     q('ROLLBACK TO a'),
     q('ROLLBACK'),
   ],
+  'portals of a transaction that no node knows of': [
+    ['parse', 'b', 'BEGIN'],
+    ['bind', 'p1', 'b'],
+    ['execute', 'p1'],
+    S,
+    q('COMMIT'),
+    ['parse', '', 'SELECT 1'],
+    ['bind', 'p1', ''],
+    ['execute', 'p1'],
+    S,
+    q('BEGIN'),
+    q('SELECT nope'),
+    q('ROLLBACK'),
+    ['bind', 'p1', 'b'],
+    ['execute', 'p1'],
+    S,
+    q('ROLLBACK'),
+    ['execute', 'p1'],
+    S,
+  ],
   'portals of the same name': [
     q('BEGIN'),
     ['parse', 's', 'SELECT id FROM h ORDER BY id'],
@@ -539,8 +559,8 @@ const part: fc.Arbitrary<Message[]> = fc.oneof(
 );
 /**
  * A Sync before each Query: PostgreSQL 18 itself stumbles over one inside a pipeline ("unexpected state STARTED"). And no
- * Execute of the unnamed portal that a Query has left behind: if that Query was refused in a failed transaction, the server
- * crashes.
+ * Execute of an unnamed portal that a Query or a pipeline before has left behind: if that was refused in a failed transaction,
+ * the server crashes; if it failed when it was planned, it is an empty query.
  */
 const script = fc.array(part, { minLength: 1, maxLength: 9 }).map((parts) => {
   let isLeftBehind = false;
