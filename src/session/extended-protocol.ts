@@ -490,6 +490,9 @@ export class ExtendedProtocol {
     if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#writeSuspended = true;
     connection.execute(name, maxRows, responses, tag);
     this.#c.noteSent(plan, connection);
+    // The end of a transaction takes its portals with it, an implicit one's too.
+    const [effect] = plan.statements[0]?.effects ?? [];
+    if (effect?.kind === 'commit' || effect?.kind === 'rollback') this.#portals.clear();
   }
 
   /** Has a server carry out what was bound to be answered here. */

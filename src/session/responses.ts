@@ -42,6 +42,7 @@ const REPORTED = new Set([
 /** What PostgreSQL looks for before it looks whether the transaction has failed: syntax, statements and portals by name. */
 const TOLD_IN_FAILED = new Set([
   '08P01',
+  '55000',
   '42601',
   '42P03',
   '42P05',

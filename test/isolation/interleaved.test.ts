@@ -30,7 +30,7 @@ interface View {
 
 describe.each([1, 2])('%i connections a node', (connectionsPerNode) => {
   it('nobody sees anything of the others', { timeout: 120_000 }, async () => {
-    const seed = Number(process.env.ISOLATION_SEED ?? Math.floor(Math.random() * 1_000_000_000));
+    const seed = Number(process.env.ISOLATION_SEED ?? 20_261_122);
     console.log(`ISOLATION_SEED=${seed}`);
     const cluster = await startTestCluster({
       nodes: 2,

@@ -40,8 +40,8 @@ async function play(client: RawClient, script: readonly Message[]): Promise<stri
 const MISTAKES_TOLD_OTHERWISE = [
   // A named statement that exists, and a text with an error in it.
   [/^Error ERROR C=42P05/, /^Error ERROR C=42(601|703)/],
-  // A named portal that exists, and values that are too few.
-  [/^Error ERROR C=42P03/, /^Error ERROR C=08P01/],
+  // A named portal that exists, and values that are too few, or a transaction that has failed.
+  [/^Error ERROR C=42P03/, /^Error ERROR C=(08P01|25P02)/],
   // A text with an error in it, in a transaction that failed before any node knew of it.
   [/^Error ERROR C=25P02/, /^Error ERROR C=42601/],
   // A portal that is gone, and a transaction that has failed.
@@ -563,9 +563,9 @@ const part: fc.Arbitrary<Message[]> = fc.oneof(
  * the server crashes; if it failed when it was planned, it is an empty query.
  */
 const script = fc.array(part, { minLength: 1, maxLength: 9 }).map((parts) => {
-  let isLeftBehind = false;
+  let isLeftBehind = true;
   return parts.flat().flatMap((one): Message[] => {
-    if (one[0] === 'query') isLeftBehind = true;
+    if (one[0] === 'query' || one[0] === 'sync') isLeftBehind = true;
     if (one[0] === 'bind' && one[1] === '') isLeftBehind = false;
     if (one[0] === 'execute' && one[1] === '' && isLeftBehind) return [];
     return one[0] === 'query' ? [S, one] : [one];

@@ -8,7 +8,7 @@ const TIME_MAX_MS = 45_000;
 const FRAMES_MIN = 100_000;
 
 it('a million random and mutated frames', { timeout: 150_000 }, async () => {
-  const seed = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 1_000_000_000));
+  const seed = Number(process.env.FUZZ_SEED ?? 20_261_122);
   console.log(`FUZZ_SEED=${seed}`);
   const start = performance.now();
   const report = await fuzzRouter({
