@@ -409,7 +409,7 @@ describe('the size of a batch', () => {
     return last.reduce((sum, size) => sum + size, 0) / last.length;
   }
 
-  it('shrinks with the share of failing members to about 1/√p, and grows back', () => {
+  it('shrinks with the share of failing members to about 3/√p − 2, and grows back', () => {
     const sizes: number[] = [];
     const ignore = () => {};
     const queue = new CoalescingQueue<Name>(
@@ -427,8 +427,8 @@ describe('the size of a batch', () => {
     expect(meanSize(queue, sizes, 0, 20)).toBe(64);
     for (const share of [0.01, 0.05, 0.25]) {
       const mean = meanSize(queue, sizes, share, 4_000);
-      expect(mean).toBeGreaterThan(0.4 / Math.sqrt(share));
-      expect(mean).toBeLessThan(2.5 / Math.sqrt(share));
+      expect(mean).toBeGreaterThan(0.4 * (3 / Math.sqrt(share) - 2));
+      expect(mean).toBeLessThan(2.5 * (3 / Math.sqrt(share) - 2));
     }
     expect(meanSize(queue, sizes, 1, 400)).toBeLessThan(2);
     expect(meanSize(queue, sizes, 0, 1_000)).toBe(64);

@@ -61,8 +61,10 @@ const UNDONE_MAX = 8;
 const SMOOTH_SHARE_MAX = 0.002;
 /** So many of the last batches decide what a usual one is. */
 const BATCHES_OF_MEAN = 8;
-/** Weight of one batch in the moving share of failing members. */
-const FAILURE_WEIGHT = 1 / 16;
+/** So many of the last batches decide what share of the members fails. */
+const BATCHES_OF_SHARE = 32;
+/** A moving mean of failures a batch that is as good as none. */
+const NO_FAILURES = 0.002;
 
 export class CoalescingQueue<M extends object> {
   readonly #effects: CoalescingEffects<M>;
@@ -72,6 +74,9 @@ export class CoalescingQueue<M extends object> {
   #shared: Entry<M>[] = [];
   readonly #entries = new Map<M, Entry<M>>();
   #arrivals = 0;
+  /** Moving means of a batch's failures and of its members that were carried out, and their ratio. */
+  #failures = 0;
+  #carriedOut = 1;
   #failureShare = 0;
   /** Moving mean of the members of a batch. */
   #batchMean = 1;
@@ -107,7 +112,8 @@ export class CoalescingQueue<M extends object> {
   /** How many members a batch may have now. */
   get batchSize(): number {
     if (this.#failureShare < 1 / (this.#batchMax * this.#batchMax)) return this.#batchMax;
-    return Math.max(1, Math.min(this.#batchMax, Math.floor(1 / Math.sqrt(this.#failureShare))));
+    const size = Math.floor(3 / Math.sqrt(this.#failureShare)) - 2;
+    return Math.max(1, Math.min(this.#batchMax, size));
   }
 
   /** Has nothing failed lately? Then members may be sent in forms that don't tell whose error it was. */
@@ -200,7 +206,7 @@ export class CoalescingQueue<M extends object> {
     assert(failed || lane.state === 'running', 'a lane that runs nothing is not asked');
     lane.state = 'idle';
     lane.batch = [];
-    this.#noteOutcome(batch.length, failed);
+    this.#noteOutcome(batch.length, failed, failedAt);
     if (failed) this.#takeApart(lane, batch, failedAt);
     else {
       for (const entry of batch) {
@@ -320,12 +326,12 @@ export class CoalescingQueue<M extends object> {
     lane.queue = [];
   }
 
-  #noteOutcome(size: number, failed: boolean): void {
+  #noteOutcome(size: number, failed: boolean, failedAt: number): void {
     this.#batchMean += (size - this.#batchMean) / BATCHES_OF_MEAN;
-    const share = failed ? 1 / size : 0;
-    // A large batch says more about the share than a small one.
-    const weight = Math.min(1, (FAILURE_WEIGHT * size) / this.#batchMax + FAILURE_WEIGHT);
-    this.#failureShare += (share - this.#failureShare) * weight;
-    if (this.#failureShare < 1e-6) this.#failureShare = 0;
+    // Behind the one that failed nobody was carried out; where it can't be told who it was, say that half were.
+    const carriedOut = !failed ? size : failedAt >= 0 ? failedAt + 1 : (size + 1) / 2;
+    this.#failures += ((failed ? 1 : 0) - this.#failures) / BATCHES_OF_SHARE;
+    this.#carriedOut += (carriedOut - this.#carriedOut) / BATCHES_OF_SHARE;
+    this.#failureShare = this.#failures < NO_FAILURES ? 0 : this.#failures / this.#carriedOut;
   }
 }

@@ -69,10 +69,16 @@ export class ExtendedProtocol {
     if (this.#c.skipping) return;
     if (this.#held) return this.#guarded(() => handle() as void | Promise<void>);
     this.#statements.nextBatch();
-    if (this.#statements.get(''))
+    if (this.#statements.get('') || this.#statements.isOpen)
       this.#c.inTurn({ write() {}, ...this.#settling(this.#statements.set('', undefined)) });
     this.#portals.put('', undefined);
     return handle();
+  }
+
+  /** They have been executed, and their names are free again when a server has ended the transaction. */
+  #forgetLocalPortals(): void {
+    for (const name of this.#portals.names())
+      if (this.#portals.get(name)?.local) this.#portals.put(name, undefined);
   }
 
   /** Portals live as long as their transaction. */
@@ -396,7 +402,6 @@ export class ExtendedProtocol {
   }
 
   #bindLocal(statement: ClientStatement, name: string): void {
-    if (name !== '' && this.#portals.get(name)) throw objectError('42P03', `cursor "${name}" already exists`);
     const settled = this.#changePortal(name, { statement, local: true, tag: undefined }, undefined);
     this.#c.inTurn({ write: (writer) => encodeBindComplete(writer), ...settled });
   }
@@ -488,6 +493,7 @@ export class ExtendedProtocol {
     if (afterwards) tag = { ...tag, onDone: afterwards };
     lease.unsynced = true;
     if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#writeSuspended = true;
+    if (plan.statements[0] && endsTransaction(plan.statements[0])) this.#forgetLocalPortals();
     connection.execute(name, maxRows, responses, tag);
     this.#c.noteSent(plan, connection);
     // The end of a transaction takes its portals with it, an implicit one's too.

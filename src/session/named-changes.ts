@@ -19,6 +19,11 @@ export class NamedChanges<T> {
   readonly #open: NamedChange<T>[] = [];
   #batch = 0;
 
+  /** Is anything not settled yet? */
+  get isOpen(): boolean {
+    return this.#open.length > 0;
+  }
+
   get size(): number {
     return this.#values.size;
   }
