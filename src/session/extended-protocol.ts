@@ -75,12 +75,6 @@ export class ExtendedProtocol {
     return handle();
   }
 
-  /** They have been executed, and their names are free again when a server has ended the transaction. */
-  #forgetLocalPortals(): void {
-    for (const name of this.#portals.names())
-      if (this.#portals.get(name)?.local) this.#portals.put(name, undefined);
-  }
-
   /** Portals live as long as their transaction. */
   forgetPortals(): void {
     this.#portals.clear();
@@ -477,7 +471,9 @@ export class ExtendedProtocol {
       if (name === '' || (!lease.mayBeInBlock && lease.pinReason === undefined && !lease.unsynced))
         throw noPortal(name);
       // A cursor that was declared in SQL is a portal as well; if there is none, the server says so. (An unnamed one that a
-      // refused Query has left behind crashes PostgreSQL 18.)
+      // refused Query has left behind crashes PostgreSQL 18.) What it does to the session can't be told: nobody else gets this
+      // backend.
+      lease.tainted = true;
       lease.unsynced = true;
       connection.execute(name, maxRows, responses, undefined);
       return;
@@ -493,7 +489,6 @@ export class ExtendedProtocol {
     if (afterwards) tag = { ...tag, onDone: afterwards };
     lease.unsynced = true;
     if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#writeSuspended = true;
-    if (plan.statements[0] && endsTransaction(plan.statements[0])) this.#forgetLocalPortals();
     connection.execute(name, maxRows, responses, tag);
     this.#c.noteSent(plan, connection);
     // The end of a transaction takes its portals with it, an implicit one's too.
