@@ -81,10 +81,13 @@ describe('a lane', () => {
     submit('e');
     queue.cut();
     effects();
-    // A usual batch has four: one waits, two go.
-    submit('f');
+    // A usual batch has four: three wait, four go.
+    submit('f g');
     queue.cut();
-    expect(effects()).toEqual(['send 1: e f']);
+    expect(effects()).toEqual([]);
+    submit('h');
+    queue.cut();
+    expect(effects()).toEqual(['send 1: e f g h']);
   });
 
   it('that is idle takes the few that have waited when another one ends, whichever they are bound to', () => {

@@ -141,7 +141,7 @@ export class CoalescingQueue<M extends object> {
       const lane = this.#lanes[i]!;
       if (lane.state !== 'idle') continue;
       const waiting = lane.queue.length + this.#shared.length;
-      if (waiting === 0 || (running && waiting < this.#batchMean / 2)) continue;
+      if (waiting === 0 || (running && waiting < this.#batchMean)) continue;
       this.#fill(i, lane);
       running = true;
     }
