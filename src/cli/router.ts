@@ -189,7 +189,10 @@ export async function serveClients(serving: Serving): Promise<Router> {
     statements: new StatementRegistry(),
     functions: new FunctionFacts((text) => control.rows(text)),
     writeFacts: new WriteFactsCache((text) => control.rows(text)),
-    ids: new IdChooser(serving.ids, setImmediate),
+    ids: new IdChooser(serving.ids, {
+      afterTurn: setImmediate,
+      underWay: () => coalescer?.memberCount ?? 0,
+    }),
     coalescer,
     flushQueue,
     log,

@@ -45,6 +45,13 @@ export class Coalescer {
     return this.#slow.size > 0 && this.#slow.has(statement);
   }
 
+  /** Members queued or running, over all groups. */
+  get memberCount(): number {
+    let count = 0;
+    for (const group of this.#groups.values()) count += group.memberCount;
+    return count;
+  }
+
   close(): void {
     clearInterval(this.#timer);
   }

@@ -40,7 +40,7 @@ const bucketOf = (id: number) => bucketOfInteger('int8', id, BUCKETS);
 describe('IdChooser', () => {
   it('gives the ids of one turn to one bucket, and the next turn to the next', () => {
     const turn = turns();
-    const chooser = new IdChooser(source(), turn.after);
+    const chooser = new IdChooser(source(), { afterTurn: turn.after, underWay: () => 1_000 });
     const first = Array.from({ length: 20 }, () => chooser.next(table, 'id')!);
     turn.end();
     const second = Array.from({ length: 20 }, () => chooser.next(table, 'id')!);
@@ -50,14 +50,21 @@ describe('IdChooser', () => {
   });
 
   it('goes on to another bucket within a turn when one has had a batch', () => {
-    const chooser = new IdChooser(source(), () => {});
+    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => 1_000 });
     const ids = Array.from({ length: 200 }, () => chooser.next(table, 'id')!);
     expect(new Set(ids.map(bucketOf)).size).toBe(4);
   });
 
+  it('spreads them where few writes are under way, so that no node is idle', () => {
+    const nodes = { ...table, buckets: table.buckets.map((_, i) => ({ nodeId: i % 4, generation: 1 })) };
+    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => 24 });
+    const ids = Array.from({ length: 24 }, () => chooser.next(nodes as ShardedTable, 'id')!);
+    expect(new Set(ids.map(bucketOf)).size).toBe(8);
+  });
+
   it('never gives an id twice, and uses nearly all of those that it draws', async () => {
     const turn = turns();
-    const chooser = new IdChooser(source(), turn.after);
+    const chooser = new IdChooser(source(), { afterTurn: turn.after, underWay: () => 1_000 });
     const given: number[] = [];
     for (let i = 0; i < 2_000; i++) {
       given.push(chooser.next(table, 'id')!);
@@ -70,7 +77,7 @@ describe('IdChooser', () => {
 
   it('gives what waits for other buckets when the source is dry, and then says so', () => {
     const ids = source();
-    const chooser = new IdChooser(ids, () => {});
+    const chooser = new IdChooser(ids, { afterTurn: () => {}, underWay: () => 1_000 });
     const first = chooser.next(table, 'id')!;
     ids.dry = true;
     const rest: number[] = [];
@@ -82,7 +89,7 @@ describe('IdChooser', () => {
   });
 
   it('takes ids of other columns as they come', () => {
-    const chooser = new IdChooser(source(), () => {});
+    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => 1_000 });
     expect([chooser.next(table, 'n'), chooser.next(table, 'n')]).toEqual([1, 2]);
   });
 });

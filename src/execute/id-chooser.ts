@@ -1,7 +1,8 @@
 /**
  * Ids for columns that an INSERT leaves out. Where the id is the key, the choice of the id is the choice of the bucket, and
- * it is made so that rows meet: the INSERTs that arrive together get ids of one bucket, so that they go to one node as one
- * batch; the next ones go elsewhere. And the rows of one INSERT have to fall into one bucket anyway.
+ * it is made so that rows meet: INSERTs that arrive together get ids of one bucket, so that they go to one node as one
+ * batch, as far as all nodes are kept busy; the next ones go elsewhere. And the rows of one INSERT have to fall into one
+ * bucket anyway.
  *
  * Invariant: an id is given out once. Ids wait by bucket until their bucket's turn comes; what is never used leaves a gap, as
  * a PostgreSQL sequence's cache does.
@@ -15,17 +16,21 @@ export interface IdSource {
   take(tableId: number, column: string, count: number): Promise<number[]>;
 }
 
-/** So many ids of one bucket in a row, if they are asked for in one turn: a batch. */
+/** So many ids of one bucket in a row at most: a full batch. */
 const RUN_MAX = 64;
+/** Batches that a node has under way. */
+const LANES_PER_NODE = 2;
 /** Ids that wait, for one table, over all its buckets. */
 const WAITING_MAX = 65_536;
 
 interface Waiting {
   readonly byBucket: number[][];
+  readonly nodeCount: number;
   count: number;
   /** The bucket of this turn, and how many it has had in a row. */
   bucket: number;
   run: number;
+  runMax: number;
   /** By the turn that it belongs to. */
   turn: number;
 }
@@ -33,6 +38,7 @@ interface Waiting {
 export class IdChooser {
   readonly #source: IdSource;
   readonly #afterTurn: (callback: () => void) => void;
+  readonly #underWay: () => number;
   readonly #tables = new Map<number, Waiting>();
   #turn = 0;
   #turnEnds = false;
@@ -41,10 +47,17 @@ export class IdChooser {
     this.#turnEnds = false;
   };
 
-  /** @param afterTurn calls back when all that has arrived together has been handled */
-  constructor(source: IdSource, afterTurn: (callback: () => void) => void) {
+  /**
+   * @param options.afterTurn calls back when all that has arrived together has been handled
+   * @param options.underWay how many writes wait for an answer, over all nodes
+   */
+  constructor(
+    source: IdSource,
+    options: { readonly afterTurn: (callback: () => void) => void; readonly underWay: () => number },
+  ) {
     this.#source = source;
-    this.#afterTurn = afterTurn;
+    this.#afterTurn = options.afterTurn;
+    this.#underWay = options.underWay;
   }
 
   /** An id that is at hand; undefined when a block has to be waited for. */
@@ -102,9 +115,14 @@ export class IdChooser {
       this.#turnEnds = true;
       this.#afterTurn(this.#endTurn);
     }
-    if (waiting.turn === this.#turn && waiting.run < RUN_MAX) {
+    if (waiting.turn === this.#turn && waiting.run < waiting.runMax) {
       waiting.run++;
       return;
+    }
+    if (waiting.turn !== this.#turn) {
+      // As long as each lane of each node gets its share: longer runs would leave nodes idle.
+      const share = Math.ceil(this.#underWay() / (LANES_PER_NODE * waiting.nodeCount));
+      waiting.runMax = Math.max(1, Math.min(RUN_MAX, share));
     }
     // Neighbouring buckets are on different nodes: going round them goes round the nodes.
     waiting.bucket = (waiting.bucket + 1) % waiting.byBucket.length;
@@ -143,7 +161,15 @@ export class IdChooser {
   #waitingOf(table: ShardedTable): Waiting {
     let waiting = this.#tables.get(table.id);
     if (!waiting) {
-      waiting = { byBucket: table.buckets.map(() => []), count: 0, bucket: 0, run: 0, turn: -1 };
+      waiting = {
+        byBucket: table.buckets.map(() => []),
+        nodeCount: new Set(table.buckets.map(({ nodeId }) => nodeId)).size,
+        count: 0,
+        bucket: 0,
+        run: 0,
+        runMax: 1,
+        turn: -1,
+      };
       this.#tables.set(table.id, waiting);
     }
     return waiting;
