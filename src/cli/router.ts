@@ -79,6 +79,8 @@ const SWEEP_INTERVAL_MS = 30_000;
 /** DDL that has not come through this router decides on merging after this at the latest. */
 const WRITE_FACTS_REFRESH_MS = 10_000;
 
+const NOTHING_UNDER_WAY: ReadonlyMap<number, number> = new Map();
+
 const silentLog: RouterLog = { info() {}, warn() {}, error() {} };
 
 /** Rejects with a PosternError that says what to do when a node, the catalog or the port can't be used. */
@@ -191,7 +193,7 @@ export async function serveClients(serving: Serving): Promise<Router> {
     writeFacts: new WriteFactsCache((text) => control.rows(text)),
     ids: new IdChooser(serving.ids, {
       afterTurn: setImmediate,
-      underWay: () => coalescer?.memberCount ?? 0,
+      underWay: () => coalescer?.membersByNode() ?? NOTHING_UNDER_WAY,
     }),
     coalescer,
     flushQueue,

@@ -45,11 +45,12 @@ export class Coalescer {
     return this.#slow.size > 0 && this.#slow.has(statement);
   }
 
-  /** Members queued or running, over all groups. */
-  get memberCount(): number {
-    let count = 0;
-    for (const group of this.#groups.values()) count += group.memberCount;
-    return count;
+  /** Members queued or running, by node. */
+  membersByNode(): ReadonlyMap<number, number> {
+    const counts = new Map<number, number>();
+    for (const { nodeId, memberCount } of this.#groups.values())
+      counts.set(nodeId, (counts.get(nodeId) ?? 0) + memberCount);
+    return counts;
   }
 
   close(): void {

@@ -59,6 +59,10 @@ export class CoalescingGroup {
       );
   }
 
+  get nodeId(): number {
+    return this.#pool.address.nodeId;
+  }
+
   get memberCount(): number {
     return this.#queue.memberCount;
   }

@@ -35,12 +35,14 @@ function turns() {
   };
 }
 
+/** Enough on the only node for runs of full batches. */
+const BUSY = new Map([[1, 1_000]]);
 const bucketOf = (id: number) => bucketOfInteger('int8', id, BUCKETS);
 
 describe('IdChooser', () => {
   it('gives the ids of one turn to one bucket, and the next turn to the next', () => {
     const turn = turns();
-    const chooser = new IdChooser(source(), { afterTurn: turn.after, underWay: () => 1_000 });
+    const chooser = new IdChooser(source(), { afterTurn: turn.after, underWay: () => BUSY });
     const first = Array.from({ length: 20 }, () => chooser.next(table, 'id')!);
     turn.end();
     const second = Array.from({ length: 20 }, () => chooser.next(table, 'id')!);
@@ -50,21 +52,40 @@ describe('IdChooser', () => {
   });
 
   it('goes on to another bucket within a turn when one has had a batch', () => {
-    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => 1_000 });
+    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => BUSY });
     const ids = Array.from({ length: 200 }, () => chooser.next(table, 'id')!);
     expect(new Set(ids.map(bucketOf)).size).toBe(4);
   });
 
   it('spreads them where few writes are under way, so that no node is idle', () => {
     const nodes = { ...table, buckets: table.buckets.map((_, i) => ({ nodeId: i % 4, generation: 1 })) };
-    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => 24 });
+    const chooser = new IdChooser(source(), {
+      afterTurn: () => {},
+      underWay: () => new Map([0, 1, 2, 3].map((node) => [node, 6])),
+    });
     const ids = Array.from({ length: 24 }, () => chooser.next(nodes as ShardedTable, 'id')!);
     expect(new Set(ids.map(bucketOf)).size).toBe(8);
   });
 
+  it('prefers the node with the fewest writes under way', () => {
+    const nodes = {
+      ...table,
+      buckets: table.buckets.map((_, i) => ({ nodeId: i % 4, generation: 1 })),
+    } as ShardedTable;
+    const load = new Map([0, 1, 2, 3].map((node) => [node, node === 2 ? 0 : 50]));
+    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => load });
+    const chosen = new Set<number>();
+    for (let i = 0; i < 50; i++) {
+      const { nodeId } = nodes.buckets[bucketOf(chooser.next(nodes, 'id')!)]!;
+      chosen.add(nodeId);
+      load.set(nodeId, load.get(nodeId)! + 1);
+    }
+    expect([...chosen]).toEqual([2]);
+  });
+
   it('never gives an id twice, and uses nearly all of those that it draws', async () => {
     const turn = turns();
-    const chooser = new IdChooser(source(), { afterTurn: turn.after, underWay: () => 1_000 });
+    const chooser = new IdChooser(source(), { afterTurn: turn.after, underWay: () => BUSY });
     const given: number[] = [];
     for (let i = 0; i < 2_000; i++) {
       given.push(chooser.next(table, 'id')!);
@@ -77,7 +98,7 @@ describe('IdChooser', () => {
 
   it('gives what waits for other buckets when the source is dry, and then says so', () => {
     const ids = source();
-    const chooser = new IdChooser(ids, { afterTurn: () => {}, underWay: () => 1_000 });
+    const chooser = new IdChooser(ids, { afterTurn: () => {}, underWay: () => BUSY });
     const first = chooser.next(table, 'id')!;
     ids.dry = true;
     const rest: number[] = [];
@@ -89,7 +110,7 @@ describe('IdChooser', () => {
   });
 
   it('takes ids of other columns as they come', () => {
-    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => 1_000 });
+    const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => BUSY });
     expect([chooser.next(table, 'n'), chooser.next(table, 'n')]).toEqual([1, 2]);
   });
 });

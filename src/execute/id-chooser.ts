@@ -1,7 +1,7 @@
 /**
  * Ids for columns that an INSERT leaves out. Where the id is the key, the choice of the id is the choice of the bucket, and
  * it is made so that rows meet: INSERTs that arrive together get ids of one bucket, so that they go to one node as one
- * batch, as far as all nodes are kept busy; the next ones go elsewhere. And the rows of one INSERT have to fall into one
+ * batch, and that node is the one with the fewest writes under way: a slow or stalled node gets less. And the rows of one INSERT have to fall into one
  * bucket anyway.
  *
  * Invariant: an id is given out once. Ids wait by bucket until their bucket's turn comes; what is never used leaves a gap, as
@@ -25,7 +25,10 @@ const WAITING_MAX = 65_536;
 
 interface Waiting {
   readonly byBucket: number[][];
-  readonly nodeCount: number;
+  /** The buckets of each node, and which of them is next. */
+  readonly nodes: { readonly nodeId: number; readonly buckets: number[]; next: number }[];
+  /** Where looking for the least busy node starts, so that equally busy ones take turns. */
+  firstNode: number;
   count: number;
   /** The bucket of this turn, and how many it has had in a row. */
   bucket: number;
@@ -38,7 +41,7 @@ interface Waiting {
 export class IdChooser {
   readonly #source: IdSource;
   readonly #afterTurn: (callback: () => void) => void;
-  readonly #underWay: () => number;
+  readonly #underWay: () => ReadonlyMap<number, number>;
   readonly #tables = new Map<number, Waiting>();
   #turn = 0;
   #turnEnds = false;
@@ -49,11 +52,14 @@ export class IdChooser {
 
   /**
    * @param options.afterTurn calls back when all that has arrived together has been handled
-   * @param options.underWay how many writes wait for an answer, over all nodes
+   * @param options.underWay how many writes wait for an answer, by node
    */
   constructor(
     source: IdSource,
-    options: { readonly afterTurn: (callback: () => void) => void; readonly underWay: () => number },
+    options: {
+      readonly afterTurn: (callback: () => void) => void;
+      readonly underWay: () => ReadonlyMap<number, number>;
+    },
   ) {
     this.#source = source;
     this.#afterTurn = options.afterTurn;
@@ -70,8 +76,8 @@ export class IdChooser {
       waiting.count--;
       return chosen;
     }
-    // As many as it takes on average, and some: then any will do.
-    for (let draws = 4 * table.buckets.length; draws > 0 && waiting.count < WAITING_MAX; draws--) {
+    // Far more than it takes on average: then any will do.
+    for (let draws = 16 * table.buckets.length; draws > 0 && waiting.count < WAITING_MAX; draws--) {
       const id = this.#source.next(table.id, column);
       if (id === undefined) break;
       const bucket = this.#bucketOf(table, id);
@@ -119,13 +125,26 @@ export class IdChooser {
       waiting.run++;
       return;
     }
-    if (waiting.turn !== this.#turn) {
-      // As long as each lane of each node gets its share: longer runs would leave nodes idle.
-      const share = Math.ceil(this.#underWay() / (LANES_PER_NODE * waiting.nodeCount));
-      waiting.runMax = Math.max(1, Math.min(RUN_MAX, share));
+    const load = this.#underWay();
+    let total = 0;
+    let least = Number.POSITIVE_INFINITY;
+    let chosen = waiting.nodes[0]!;
+    for (let i = 0; i < waiting.nodes.length; i++) {
+      const node = waiting.nodes[(waiting.firstNode + i) % waiting.nodes.length]!;
+      const underWay = load.get(node.nodeId) ?? 0;
+      total += underWay;
+      if (underWay >= least) continue;
+      least = underWay;
+      chosen = node;
     }
-    // Neighbouring buckets are on different nodes: going round them goes round the nodes.
-    waiting.bucket = (waiting.bucket + 1) % waiting.byBucket.length;
+    waiting.firstNode = (waiting.firstNode + 1) % waiting.nodes.length;
+    waiting.bucket = chosen.buckets[chosen.next]!;
+    chosen.next = (chosen.next + 1) % chosen.buckets.length;
+    // As long as each lane of each node gets its share: longer runs would leave nodes idle.
+    waiting.runMax = Math.max(
+      1,
+      Math.min(RUN_MAX, Math.ceil(total / (LANES_PER_NODE * waiting.nodes.length))),
+    );
     waiting.turn = this.#turn;
     waiting.run = 1;
   }
@@ -163,7 +182,8 @@ export class IdChooser {
     if (!waiting) {
       waiting = {
         byBucket: table.buckets.map(() => []),
-        nodeCount: new Set(table.buckets.map(({ nodeId }) => nodeId)).size,
+        nodes: nodesOf(table),
+        firstNode: 0,
         count: 0,
         bucket: 0,
         run: 0,
@@ -174,4 +194,14 @@ export class IdChooser {
     }
     return waiting;
   }
+}
+
+function nodesOf(table: ShardedTable): Waiting['nodes'] {
+  const byId = new Map<number, number[]>();
+  for (const [bucket, { nodeId }] of table.buckets.entries()) {
+    const buckets = byId.get(nodeId);
+    if (buckets) buckets.push(bucket);
+    else byId.set(nodeId, [bucket]);
+  }
+  return [...byId].map(([nodeId, buckets]) => ({ nodeId, buckets, next: 0 }));
 }
