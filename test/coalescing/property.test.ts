@@ -5,7 +5,6 @@
  */
 import pg from 'pg';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { seededRandom } from '../../src/wall/seeded-random.ts';
 import { startTestCluster } from '../support/router.ts';
 import { startTestFront } from './front.ts';
 import { checkIncrements, checkKey } from './history.ts';
