@@ -6,7 +6,7 @@
  *   npm run bench:scale -- [--quick] [--json FILE]
  */
 
-import type { Workload } from '../src/wall/workload.ts';
+import type { Workload } from '../src/wall/workload/workload.ts';
 import { benchArguments } from './support/arguments.ts';
 import { findCpuController } from './support/cpu-quota.ts';
 import type { Load, Point } from './support/point.ts';

@@ -1,5 +1,5 @@
 /** The questions of `npm run bench`, for its short and its long form, and the ratios taken from them. */
-import type { Protocol } from '../../src/wall/transaction-template.ts';
+import type { Protocol } from '../../src/wall/load/transaction-template.ts';
 import type { BenchStage } from './bench-stage.ts';
 import { measureLockedRow } from './locked-row.ts';
 import { measureWithPgbench } from './pgbench.ts';

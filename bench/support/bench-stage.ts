@@ -1,6 +1,6 @@
 /** The server and the ways to it that are compared: direct, PgBouncer, the router with and without coalescing. */
 
-import { withSchema } from '../../src/wall/workload.ts';
+import { withSchema } from '../../src/wall/workload/workload.ts';
 import { startTestServer, type TestServer } from '../../test/support/servers.ts';
 import { type RunningProcess, startPostern } from './child.ts';
 import { findPgbench, type Pgbench } from './pgbench.ts';

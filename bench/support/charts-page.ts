@@ -3,8 +3,8 @@
  * protocol and client program, latency under it, and the ratios as a table. uPlot and the style are those of the wall's report.
  */
 
-import { escapeHtml, scriptJson, uplotFile } from '../../src/wall/report.ts';
-import { PAGE_STYLE } from '../../src/wall/report-page.ts';
+import { escapeHtml, scriptJson, uplotFile } from '../../src/wall/report/report.ts';
+import { PAGE_STYLE } from '../../src/wall/report/report-page.ts';
 import type { Point } from './point.ts';
 import { median } from './ratios.ts';
 import type { BenchResult } from './result.ts';

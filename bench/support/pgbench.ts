@@ -8,7 +8,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { createInterface } from 'node:readline';
-import type { Protocol } from '../../src/wall/transaction-template.ts';
+import type { Protocol } from '../../src/wall/load/transaction-template.ts';
 import { endWithBench } from './child.ts';
 import { type Endpoint, type Figures, perTransaction } from './point.ts';
 import { ObservedWindow } from './window.ts';

@@ -1,7 +1,7 @@
 /** One measured point: throughput, latency, and CPU time per transaction of each process that took part. */
-import { LoadGenerator } from '../../src/wall/generator.ts';
-import type { Protocol } from '../../src/wall/transaction-template.ts';
-import type { Workload } from '../../src/wall/workload.ts';
+import { LoadGenerator } from '../../src/wall/load/generator.ts';
+import type { Protocol } from '../../src/wall/load/transaction-template.ts';
+import type { Workload } from '../../src/wall/workload/workload.ts';
 import { type CountedPids, ObservedWindow } from './window.ts';
 
 /** Where clients connect. Everybody is trusted there: a bench measures statements, not logins. */

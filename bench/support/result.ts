@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { type MachineFacts, machineFacts } from '../../src/wall/machine.ts';
+import { type MachineFacts, machineFacts } from '../../src/wall/server/machine.ts';
 import type { Point } from './point.ts';
 import type { Ratio } from './ratios.ts';
 

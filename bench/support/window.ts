@@ -4,7 +4,7 @@ import {
   machineShares,
   processTreesCpuSeconds,
   sampleMachine,
-} from '../../src/wall/machine.ts';
+} from '../../src/wall/server/machine.ts';
 
 /** Points with more steal than this say nothing and are measured again, or left out. */
 export const STEAL_MAX = 0.06;

@@ -1,5 +1,5 @@
 /** What the benches run: as a Workload for our generator, and as a script for pgbench where it has one. */
-import { countersWorkload, eventsWorkload, type Workload } from '../../src/wall/workload.ts';
+import { countersWorkload, eventsWorkload, type Workload } from '../../src/wall/workload/workload.ts';
 
 export interface BenchWorkload {
   readonly workload: Workload;

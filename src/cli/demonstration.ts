@@ -2,17 +2,17 @@
  * What `postern up` shows: the same single-row inserts by the same clients, first on one primary directly, then through
  * the router on the `events` table sharded over all primaries, side by side, with a report in the cluster's directory.
  *
- * Boundary: both sweeps are the wall's (src/wall/measure.ts), with the same role, protocol and lengths. The direct one
+ * Boundary: both sweeps are the wall's (src/wall/measure/measure.ts), with the same role, protocol and lengths. The direct one
  * works in a schema of its own that it drops; `events` stays, as the first table of the user's cluster.
  */
 import { writeFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import pg from 'pg';
 import { APPLICATION_ROLE, type ClusterNode, type EmbeddedCluster } from '../embedded/cluster.ts';
-import { type MeasureOptions, measureWall, type SweepResult } from '../wall/measure.ts';
-import { renderReport, reportJson } from '../wall/report.ts';
-import { WallTable } from '../wall/table.ts';
-import { eventsWorkload } from '../wall/workload.ts';
+import { type MeasureOptions, measureWall, type SweepResult } from '../wall/measure/measure.ts';
+import { renderReport, reportJson } from '../wall/report/report.ts';
+import { WallTable } from '../wall/report/table.ts';
+import { eventsWorkload } from '../wall/workload/workload.ts';
 import { ALL_PROCESSES, countOf, renderComparison, verdict } from './comparison.ts';
 
 const HTML_FILE = 'wall.html';

@@ -2,8 +2,8 @@
 import { PosternError } from '../base/errors.ts';
 import { EmbeddedFailure } from '../embedded/failure.ts';
 import { ServerError } from '../platform/control-connection.ts';
-import { SweepError } from '../wall/measure.ts';
-import { MeasureError } from '../wall/measured-server.ts';
+import { SweepError } from '../wall/measure/measure.ts';
+import { MeasureError } from '../wall/server/measured-server.ts';
 
 /** One line for what a user can mend; the trace as well for what only we can. */
 export function failureText(error: unknown): string {

@@ -1,15 +1,15 @@
 /**
- * `postern wall measure DSN`: the sweep of src/wall/measure.ts against any server, printed live, and written as JSON and
+ * `postern wall measure DSN`: the sweep of src/wall/measure/measure.ts against any server, printed live, and written as JSON and
  * HTML. Exit status: 0 measured; 1 it failed, with one line on stderr; 130 interrupted. The schema is dropped in each case.
  */
 import { writeFileSync } from 'node:fs';
 import { PosternError } from '../base/errors.ts';
-import { measureWall, SweepError, type SweepResult } from '../wall/measure.ts';
-import { MeasureError } from '../wall/measured-server.ts';
-import { renderReport, reportJson } from '../wall/report.ts';
-import { WallTable } from '../wall/table.ts';
-import { verdictOf } from '../wall/verdict.ts';
-import { eventsWorkload } from '../wall/workload.ts';
+import { measureWall, SweepError, type SweepResult } from '../wall/measure/measure.ts';
+import { verdictOf } from '../wall/measure/verdict.ts';
+import { renderReport, reportJson } from '../wall/report/report.ts';
+import { WallTable } from '../wall/report/table.ts';
+import { MeasureError } from '../wall/server/measured-server.ts';
+import { eventsWorkload } from '../wall/workload/workload.ts';
 import type { MeasureArguments } from './wall.ts';
 
 const STATUS_FAILED = 1;

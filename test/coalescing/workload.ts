@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { seededRandom } from '../../src/wall/seeded-random.ts';
+import { seededRandom } from '../../src/wall/load/seeded-random.ts';
 import { sendCancel } from '../support/raw-client.ts';
 import { execute, type Outcome, outcomeOf } from './front.ts';
 import type { Increment, Interval, KeyOperation } from './history.ts';

@@ -5,7 +5,7 @@
  */
 import pg from 'pg';
 import { describe, expect, it } from 'vitest';
-import { seededRandom } from '../../src/wall/seeded-random.ts';
+import { seededRandom } from '../../src/wall/load/seeded-random.ts';
 import { startTestCluster, type TestCluster } from '../support/router.ts';
 
 const CLIENTS = 10;

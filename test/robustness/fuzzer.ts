@@ -4,7 +4,7 @@
  * router is still well is the caller's to ask.
  */
 import { connect } from 'node:net';
-import { seededRandom } from '../../src/wall/seeded-random.ts';
+import { seededRandom } from '../../src/wall/load/seeded-random.ts';
 import { FrameWriter } from '../../src/wire/frame-writer.ts';
 import {
   encodeBind,

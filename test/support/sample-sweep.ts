@@ -1,5 +1,5 @@
 /** A sweep's result for tests of what is done with one. */
-import type { SweepPoint, SweepResult } from '../../src/wall/measure.ts';
+import type { SweepPoint, SweepResult } from '../../src/wall/measure/measure.ts';
 
 export function samplePoint(fields: Partial<SweepPoint> = {}): SweepPoint {
   return {

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { FrameReader } from '../wire/frame-reader.ts';
-import { readBind, readExecute, readParse, readQueryText } from '../wire/frontend.ts';
-import { Frontend } from '../wire/message-types.ts';
+import { FrameReader } from '../../wire/frame-reader.ts';
+import { readBind, readExecute, readParse, readQueryText } from '../../wire/frontend.ts';
+import { Frontend } from '../../wire/message-types.ts';
+import { countersWorkload, eventsWorkload, type Workload } from '../workload/workload.ts';
 import { seededRandom } from './seeded-random.ts';
 import { compileTransaction, copyTemplate, drawValues, type Protocol } from './transaction-template.ts';
-import { countersWorkload, eventsWorkload, type Workload } from './workload.ts';
 
 /** What the bytes say, read with the codec's own readers. */
 function messages(bytes: Buffer): object[] {

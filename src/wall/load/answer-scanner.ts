@@ -4,8 +4,8 @@
  * header that was cut by the end of a read, so an answer of any size costs no memory.
  * Source: PostgreSQL documentation, "Message Formats".
  */
-import { protocolViolation } from '../base/errors.ts';
-import { Backend } from '../wire/message-types.ts';
+import { protocolViolation } from '../../base/errors.ts';
+import { Backend } from '../../wire/message-types.ts';
 
 const HEADER_BYTES = 5;
 /** PostgreSQL's own errors are some hundred bytes; one that quotes a long value is cut to this, not kept. */

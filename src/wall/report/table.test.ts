@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { samplePoint, sampleResult } from '../../test/support/sample-sweep.ts';
-import type { ProgressEvent, SweepPoint } from './measure.ts';
+import { samplePoint, sampleResult } from '../../../test/support/sample-sweep.ts';
+import type { ProgressEvent, SweepPoint } from '../measure/measure.ts';
+import { verdictOf } from '../measure/verdict.ts';
 import { formatPoint, WallTable } from './table.ts';
-import { verdictOf } from './verdict.ts';
 
 describe('formatPoint', () => {
   it.each<[Partial<SweepPoint>, string]>([

@@ -2,8 +2,8 @@
  * The sweep as the terminal shows it: one line to each point, and in a terminal, below them, one line that is written
  * over and over while a point is measured. In a pipe or a log only whole lines appear.
  */
-import { unreachable } from '../base/assert.ts';
-import type { ProgressEvent, SkippedPoint, SweepPoint } from './measure.ts';
+import { unreachable } from '../../base/assert.ts';
+import type { ProgressEvent, SkippedPoint, SweepPoint } from '../measure/measure.ts';
 
 const ERASE_LINE = '\r\x1b[2K';
 

@@ -5,7 +5,7 @@
  *
  * Invariant: the buckets are in order and without gaps: every value has one bucket, and a greater value never a lesser.
  */
-import { assert } from '../base/assert.ts';
+import { assert } from '../../base/assert.ts';
 
 const EXACT_BELOW = 2048;
 const SUB_BUCKET_BITS = 10;

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { isVersionInstalled, startTestServer, type TestServer } from '../../test/support/servers.ts';
+import { isVersionInstalled, startTestServer, type TestServer } from '../../../test/support/servers.ts';
+import type { Protocol } from '../load/transaction-template.ts';
+import { countersWorkload, eventsWorkload, type Workload } from '../workload/workload.ts';
 import { type MeasureOptions, measureWall, type ProgressEvent, SweepError } from './measure.ts';
-import type { Protocol } from './transaction-template.ts';
-import { countersWorkload, eventsWorkload, type Workload } from './workload.ts';
 
 const protocols: Protocol[] = ['simple', 'extended', 'prepared'];
 const short = { warmupSeconds: 0.1, secondsPerPoint: 0.4 };

@@ -5,8 +5,9 @@
  * Invariant: whatever ends it (its last point, an error, the signal), no thread and no connection of it is left, and the
  * schema it made is gone, or the error says that it is not.
  */
-import { parseDsn } from '../pg/dsn.ts';
-import { LoadError, LoadGenerator, type LoadMeasurement } from './generator.ts';
+import { parseDsn } from '../../pg/dsn.ts';
+import { LoadError, LoadGenerator, type LoadMeasurement } from '../load/generator.ts';
+import type { Protocol } from '../load/transaction-template.ts';
 import {
   type MachineFacts,
   type MachineSample,
@@ -14,10 +15,9 @@ import {
   machineShares,
   processTreeCpuSeconds,
   sampleMachine,
-} from './machine.ts';
-import { isThisMachine, MeasuredServer, type ServerFacts } from './measured-server.ts';
-import type { Protocol } from './transaction-template.ts';
-import type { Workload } from './workload.ts';
+} from '../server/machine.ts';
+import { isThisMachine, MeasuredServer, type ServerFacts } from '../server/measured-server.ts';
+import type { Workload } from '../workload/workload.ts';
 
 const CLIENTS_DEFAULT: readonly number[] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 const SECONDS_PER_POINT_DEFAULT = 5;

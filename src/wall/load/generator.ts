@@ -9,12 +9,12 @@
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { assert, unreachable } from '../base/assert.ts';
+import { assert, unreachable } from '../../base/assert.ts';
+import type { Workload } from '../workload/workload.ts';
 import type { ServerError } from './answer-scanner.ts';
 import type { FromWorker, Target, ToWorker, WorkerResult, WorkerSetup } from './generator-messages.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
 import type { Protocol } from './transaction-template.ts';
-import type { Workload } from './workload.ts';
 
 /** A transaction that is under way when the window closes gets this long to be answered. */
 const DRAIN_TIMEOUT_MS = 10_000;
@@ -249,5 +249,8 @@ export function isClientBound(
 /** A thread can't load TypeScript: from a checkout that runs unbuilt (tests, tsx) it is the built file that is taken. */
 function workerFile(): URL {
   const unbuilt = fileURLToPath(import.meta.url).endsWith('.ts');
-  return new URL(unbuilt ? '../../dist/wall/generator.worker.js' : './generator.worker.js', import.meta.url);
+  return new URL(
+    unbuilt ? '../../../dist/wall/load/generator.worker.js' : './generator.worker.js',
+    import.meta.url,
+  );
 }

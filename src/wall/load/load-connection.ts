@@ -7,10 +7,10 @@
  */
 import { createConnection, isIP, type NetConnectOpts, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { FrameReader } from '../wire/frame-reader.ts';
-import { FrameWriter } from '../wire/frame-writer.ts';
-import { encodeTerminate } from '../wire/frontend.ts';
-import { encodeSslRequest } from '../wire/startup.ts';
+import { FrameReader } from '../../wire/frame-reader.ts';
+import { FrameWriter } from '../../wire/frame-writer.ts';
+import { encodeTerminate } from '../../wire/frontend.ts';
+import { encodeSslRequest } from '../../wire/startup.ts';
 import type { Target, TlsOptions } from './generator-messages.ts';
 import { ConnectError, Login } from './login.ts';
 

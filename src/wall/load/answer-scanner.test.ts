@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PosternError } from '../base/errors.ts';
+import { PosternError } from '../../base/errors.ts';
 import {
   encodeBindComplete,
   encodeCommandComplete,
@@ -8,8 +8,8 @@ import {
   encodeErrorResponse,
   encodeNoticeResponse,
   encodeReadyForQuery,
-} from '../wire/backend.ts';
-import { FrameWriter } from '../wire/frame-writer.ts';
+} from '../../wire/backend.ts';
+import { FrameWriter } from '../../wire/frame-writer.ts';
 import { AnswerScanner } from './answer-scanner.ts';
 
 const duplicate = new PosternError({

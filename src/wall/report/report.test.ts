@@ -1,6 +1,6 @@
 import { Script } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { samplePoint, sampleResult } from '../../test/support/sample-sweep.ts';
+import { samplePoint, sampleResult } from '../../../test/support/sample-sweep.ts';
 import { renderReport, reportJson } from './report.ts';
 
 const hostile = `</script><script>alert("1 & '2'")</script>`;

@@ -4,12 +4,12 @@
  * Source: PostgreSQL documentation, "Message Flow: Start-up" and "SASL Authentication".
  */
 import { randomBytes } from 'node:crypto';
-import { unreachable } from '../base/assert.ts';
-import { readAuthentication, readErrorFields } from '../wire/backend.ts';
-import type { FrameReader } from '../wire/frame-reader.ts';
-import { FrameWriter } from '../wire/frame-writer.ts';
-import { encodePassword, encodeSaslInitial, encodeSaslResponse } from '../wire/frontend.ts';
-import { Backend } from '../wire/message-types.ts';
+import { unreachable } from '../../base/assert.ts';
+import { readAuthentication, readErrorFields } from '../../wire/backend.ts';
+import type { FrameReader } from '../../wire/frame-reader.ts';
+import { FrameWriter } from '../../wire/frame-writer.ts';
+import { encodePassword, encodeSaslInitial, encodeSaslResponse } from '../../wire/frontend.ts';
+import { Backend } from '../../wire/message-types.ts';
 import {
   answerServerFirst,
   checkServerFinal,
@@ -18,8 +18,8 @@ import {
   type ScramClientProof,
   type ScramClientStart,
   startScramClient,
-} from '../wire/scram.ts';
-import { encodeStartup } from '../wire/startup.ts';
+} from '../../wire/scram.ts';
+import { encodeStartup } from '../../wire/startup.ts';
 import type { ServerError } from './answer-scanner.ts';
 import type { Target } from './generator-messages.ts';
 

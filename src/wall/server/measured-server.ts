@@ -8,11 +8,11 @@
  */
 import { readFileSync } from 'node:fs';
 import { Client, type ClientConfig, type QueryConfig } from 'pg';
-import { assert } from '../base/assert.ts';
-import { type Dsn, describeDsn } from '../pg/dsn.ts';
-import type { Target, TlsOptions } from './generator-messages.ts';
+import { assert } from '../../base/assert.ts';
+import { type Dsn, describeDsn } from '../../pg/dsn.ts';
+import type { Target, TlsOptions } from '../load/generator-messages.ts';
+import { type Workload, withSchema } from '../workload/workload.ts';
 import { postmasterOf } from './machine.ts';
-import { type Workload, withSchema } from './workload.ts';
 
 const MEASURE_SCHEMA = 'postern_wall';
 const SCHEMA_COMMENT = 'made by postern wall measure, which drops it again when it ends';

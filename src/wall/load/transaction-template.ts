@@ -6,11 +6,11 @@
  * Values go as binary parameters in the extended protocol, and as digits padded with blanks in a simple query's text.
  * A template belongs to one client: its bytes may only be patched when the answer to what was sent before is complete.
  */
-import { assert } from '../base/assert.ts';
-import { FrameWriter } from '../wire/frame-writer.ts';
-import { encodeExecute, encodeParse, encodeSync } from '../wire/frontend.ts';
-import { Frontend } from '../wire/message-types.ts';
-import { type Variable, type Workload, withSchema } from './workload.ts';
+import { assert } from '../../base/assert.ts';
+import { FrameWriter } from '../../wire/frame-writer.ts';
+import { encodeExecute, encodeParse, encodeSync } from '../../wire/frontend.ts';
+import { Frontend } from '../../wire/message-types.ts';
+import { type Variable, type Workload, withSchema } from '../workload/workload.ts';
 
 /** How statements are sent: as text, parsed each time, or parsed once a connection. */
 export type Protocol = 'simple' | 'extended' | 'prepared';

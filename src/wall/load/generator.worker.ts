@@ -8,10 +8,10 @@
 import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { parentPort, workerData } from 'node:worker_threads';
-import { assert, unreachable } from '../base/assert.ts';
-import { PosternError } from '../base/errors.ts';
-import { FrameWriter } from '../wire/frame-writer.ts';
-import { encodeQuery } from '../wire/frontend.ts';
+import { assert, unreachable } from '../../base/assert.ts';
+import { PosternError } from '../../base/errors.ts';
+import { FrameWriter } from '../../wire/frame-writer.ts';
+import { encodeQuery } from '../../wire/frontend.ts';
 import type { ServerError } from './answer-scanner.ts';
 import type { FromWorker, ToWorker, WorkerSetup } from './generator-messages.ts';
 import { LatencyHistogram } from './latency-histogram.ts';

@@ -1,8 +1,9 @@
 /** What the load generator (generator.ts) and its worker threads (generator.worker.ts) say to each other. */
+
+import type { Workload } from '../workload/workload.ts';
 import type { ServerError } from './answer-scanner.ts';
 import type { LatencySnapshot } from './latency-histogram.ts';
 import type { Protocol } from './transaction-template.ts';
-import type { Workload } from './workload.ts';
 
 /** Where the clients connect to. What had to be found out (TLS or not) is already decided. */
 export interface Target {

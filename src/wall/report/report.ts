@@ -6,7 +6,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import type { SweepPoint, SweepResult } from './measure.ts';
+import type { SweepPoint, SweepResult } from '../measure/measure.ts';
 import { CHART_SCRIPT, PAGE_STYLE } from './report-page.ts';
 
 export interface ReportInput {
