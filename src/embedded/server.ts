@@ -161,8 +161,8 @@ export interface StartOptions {
   /** Initialised; absolute. */
   readonly dataDirectory: string;
   readonly port: number;
-  /** Written to the server's own configuration file at every start. */
-  readonly settings: Readonly<Record<string, string>>;
+  /** Written to the server's own configuration file; undefined: those of the start before stay. */
+  readonly settings: Readonly<Record<string, string>> | undefined;
   /** The server's log; that of the run before is kept beside it as `….1`. */
   readonly logFile: string;
   readonly startTimeoutMs?: number;
@@ -355,6 +355,7 @@ async function refuseOtherVersion(dataDirectory: string, installation: Installat
 }
 
 async function writeSettings(options: StartOptions): Promise<void> {
+  if (options.settings === undefined) return;
   const lines = Object.entries(options.settings).map(
     ([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`,
   );

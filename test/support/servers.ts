@@ -13,6 +13,7 @@ import { freePort } from '../../src/embedded/free-port.ts';
 import { embeddedInstallation, type Installation, installationAt } from '../../src/embedded/installation.ts';
 import { readPostmasterFile } from '../../src/embedded/postmaster-file.ts';
 import { EmbeddedServer, initializeServer } from '../../src/embedded/server.ts';
+import { startStandby } from '../../src/embedded/standby.ts';
 
 export interface TestServer {
   readonly port: number;
@@ -101,6 +102,47 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
         removeWhenOrphaned: directory,
       });
     const server = await onFreePort(start);
+    return new RunningTestServer({ server, start, directory, password });
+  } catch (error) {
+    await fs.rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+export interface TestStandbyOptions extends Pick<TestServerOptions, 'durable' | 'settings' | 'auth'> {
+  /** Its application_name and its slot. */
+  readonly name: string;
+  /** Default: the primary's own port. */
+  readonly upstreamPort?: number;
+}
+
+/** A streaming standby of a test server of version 18, which has to have the same `auth`. */
+export async function startTestStandby(
+  primary: TestServer,
+  options: TestStandbyOptions,
+): Promise<TestServer> {
+  const installed = await installation(18);
+  const directory = await fs.mkdtemp(path.join(os.tmpdir(), 'postern-test-'));
+  await fs.chmod(directory, 0o711);
+  const password = options.auth === 'scram-sha-256' ? 'postgres' : undefined;
+  const dataDirectory = path.join(directory, 'data');
+  const parts = {
+    installation: installed,
+    account,
+    dataDirectory,
+    logFile: path.join(directory, 'log'),
+    removeWhenOrphaned: directory,
+  };
+  try {
+    const server = await startStandby({
+      ...parts,
+      name: options.name,
+      port: await freePort(),
+      primary: { dataDirectory: primary.dataDir, port: primary.port, password },
+      ...(options.upstreamPort === undefined ? {} : { upstreamPort: options.upstreamPort }),
+      settings: settingsOf(options),
+    });
+    const start = (port: number) => EmbeddedServer.start({ ...parts, port, settings: undefined });
     return new RunningTestServer({ server, start, directory, password });
   } catch (error) {
     await fs.rm(directory, { recursive: true, force: true });
