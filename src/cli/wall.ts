@@ -1,5 +1,6 @@
 /** `postern wall`: its options. What `measure` does is in wall-measure.ts, loaded only then. */
 import { type Command, InvalidArgumentError } from 'commander';
+import { registerWallModel } from './wall-model.ts';
 
 const PROTOCOLS = ['simple', 'extended', 'prepared'] as const;
 const CLIENTS_MAX = 10_000;
@@ -16,6 +17,7 @@ export interface MeasureArguments {
 
 export function registerWallCommands(program: Command): void {
   const wall = program.command('wall').description('find the write ceiling of a PostgreSQL server');
+  registerWallModel(wall);
   wall
     .command('measure')
     .summary('measure durable inserts by more and more clients')

@@ -1,0 +1,12 @@
+/** A network link's speed as people write it: `1gbps`, `10 Gbit/s`, `100M`. */
+
+const SPEED = /^(\d+(?:\.\d+)?)\s*([kmgt])(?:i?bps|bit|bits|bit\/s|b\/s|b)?$/i;
+const FACTORS: Readonly<Record<string, number>> = { k: 1e3, m: 1e6, g: 1e9, t: 1e12 };
+
+/** Bits a second; undefined if the text isn't a speed above 0. */
+export function parseLinkSpeed(text: string): number | undefined {
+  const match = SPEED.exec(text.trim());
+  if (!match) return undefined;
+  const bits = Number(match[1]) * FACTORS[match[2]!.toLowerCase()]!;
+  return bits > 0 ? bits : undefined;
+}
