@@ -6,9 +6,9 @@
  *   npm run bench:scale -- [--quick] [--json FILE]
  */
 
+import { findCpuController } from '../src/embedded/cpu-quota.ts';
 import type { Workload } from '../src/wall/workload/workload.ts';
 import { benchArguments } from './support/arguments.ts';
-import { findCpuController } from './support/cpu-quota.ts';
 import type { Load, Point } from './support/point.ts';
 import { type Ratio, ratiosOf } from './support/ratios.ts';
 import { report, resultFile } from './support/result.ts';

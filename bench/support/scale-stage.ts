@@ -7,10 +7,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import pg from 'pg';
+import { CpuQuota } from '../../src/embedded/cpu-quota.ts';
 import { countersWorkload, eventsWorkload, type Workload } from '../../src/wall/workload/workload.ts';
 import { startTestServer, type TestServer } from '../../test/support/servers.ts';
 import { type RunningProcess, startPostern } from './child.ts';
-import { CpuQuota } from './cpu-quota.ts';
 import { type Endpoint, Generators, type Load } from './point.ts';
 
 export const CLIENTS_PER_PRIMARY = 64;

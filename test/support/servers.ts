@@ -2,18 +2,10 @@
  * Real PostgreSQL servers for tests: `await startTestServer()`, and `await server.stop()` at the end. A server that a test
  * forgets, or whose test process is killed, ends by itself and takes its files along.
  */
-import { spawnSync } from 'node:child_process';
-import * as fs from 'node:fs/promises';
-import * as os from 'node:os';
-import * as path from 'node:path';
 import pg from 'pg';
 import { serverAccount } from '../../src/embedded/account.ts';
-import { EmbeddedFailure } from '../../src/embedded/failure.ts';
-import { freePort } from '../../src/embedded/free-port.ts';
 import { embeddedInstallation, type Installation, installationAt } from '../../src/embedded/installation.ts';
-import { readPostmasterFile } from '../../src/embedded/postmaster-file.ts';
-import { EmbeddedServer, initializeServer } from '../../src/embedded/server.ts';
-import { startStandby } from '../../src/embedded/standby.ts';
+import { ScratchServer } from '../../src/embedded/scratch.ts';
 
 export interface TestServer {
   readonly port: number;
@@ -50,7 +42,6 @@ export class VersionNotInstalled extends Error {
 }
 
 const SUPERUSER = 'postgres';
-const PORT_TRIES = 10;
 const account = serverAccount();
 const installations = new Map<number, Promise<Installation>>();
 
@@ -77,80 +68,32 @@ export async function isVersionInstalled(version: 15 | 18): Promise<boolean> {
 }
 
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
-  const installed = await installation(options.version ?? 18);
-  const directory = await fs.mkdtemp(path.join(os.tmpdir(), 'postern-test-'));
-  // The server's own account has to pass through it.
-  await fs.chmod(directory, 0o711);
-  const dataDirectory = path.join(directory, 'data');
   const password = options.auth === 'scram-sha-256' ? 'postgres' : undefined;
-  try {
-    await initializeServer({
-      installation: installed,
-      account,
-      dataDirectory,
-      superuserPassword: password,
-      durable: false,
-    });
-    const start = async (port: number) =>
-      EmbeddedServer.start({
-        installation: installed,
-        account,
-        dataDirectory,
-        port,
-        settings: settingsOf(options),
-        logFile: path.join(directory, 'log'),
-        removeWhenOrphaned: directory,
-      });
-    const server = await onFreePort(start);
-    return new RunningTestServer({ server, start, directory, password });
-  } catch (error) {
-    await fs.rm(directory, { recursive: true, force: true });
-    throw error;
-  }
+  const server = await ScratchServer.start({
+    installation: await installation(options.version ?? 18),
+    settings: settingsOf(options),
+    superuserPassword: password,
+  });
+  return new RunningTestServer(server, password);
 }
 
-export interface TestStandbyOptions extends Pick<TestServerOptions, 'durable' | 'settings' | 'auth'> {
+export interface TestStandbyOptions extends Pick<TestServerOptions, 'durable' | 'settings'> {
   /** Its application_name and its slot. */
   readonly name: string;
   /** Default: the primary's own port. */
   readonly upstreamPort?: number;
 }
 
-/** A streaming standby of a test server of version 18, which has to have the same `auth`. */
+/** A streaming standby of a test server of version 18. */
 export async function startTestStandby(
   primary: TestServer,
   options: TestStandbyOptions,
 ): Promise<TestServer> {
-  const installed = await installation(18);
-  const directory = await fs.mkdtemp(path.join(os.tmpdir(), 'postern-test-'));
-  await fs.chmod(directory, 0o711);
-  const password = options.auth === 'scram-sha-256' ? 'postgres' : undefined;
-  const dataDirectory = path.join(directory, 'data');
-  const parts = {
-    installation: installed,
-    account,
-    dataDirectory,
-    logFile: path.join(directory, 'log'),
-    removeWhenOrphaned: directory,
-  };
-  try {
-    const server = await startStandby({
-      ...parts,
-      name: options.name,
-      port: await freePort(),
-      primary: { dataDirectory: primary.dataDir, port: primary.port, password },
-      ...(options.upstreamPort === undefined ? {} : { upstreamPort: options.upstreamPort }),
-      settings: settingsOf(options),
-    });
-    const start = (port: number) => EmbeddedServer.start({ ...parts, port, settings: undefined });
-    return new RunningTestServer({ server, start, directory, password });
-  } catch (error) {
-    await fs.rm(directory, { recursive: true, force: true });
-    throw error;
-  }
+  if (!(primary instanceof RunningTestServer)) throw new Error('this is no test server');
+  return primary.startStandby(options);
 }
 
-function settingsOf(options: TestServerOptions): Record<string, string> {
+function settingsOf(options: Pick<TestServerOptions, 'durable' | 'settings'>): Record<string, string> {
   const flushing = options.durable === true ? 'on' : 'off';
   return {
     max_connections: '300',
@@ -159,56 +102,46 @@ function settingsOf(options: TestServerOptions): Record<string, string> {
     shared_buffers: '64MB',
     fsync: flushing,
     full_page_writes: flushing,
-    // Its files then are in the data directory: nothing is left in /dev/shm by a server that is killed.
-    dynamic_shared_memory_type: 'mmap',
     ...options.settings,
   };
 }
 
-async function onFreePort(start: (port: number) => Promise<EmbeddedServer>): Promise<EmbeddedServer> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await start(await freePort());
-    } catch (error) {
-      const clash = error instanceof EmbeddedFailure && error.kind === 'port-in-use';
-      if (!clash || attempt === PORT_TRIES) throw error;
-    }
-  }
-}
-
-interface Parts {
-  readonly server: EmbeddedServer;
-  readonly start: (port: number) => Promise<EmbeddedServer>;
-  readonly directory: string;
-  readonly password: string | undefined;
-}
-
 class RunningTestServer implements TestServer {
-  readonly port: number;
-  readonly dataDir: string;
-  private readonly parts: Parts;
-  private server: EmbeddedServer;
+  private readonly server: ScratchServer;
+  private readonly password: string | undefined;
   private pool: pg.Pool;
   private stopped = false;
 
-  constructor(parts: Parts) {
-    this.parts = parts;
-    this.server = parts.server;
-    this.port = parts.server.port;
-    this.dataDir = parts.server.dataDirectory;
+  constructor(server: ScratchServer, password: string | undefined) {
+    this.server = server;
+    this.password = password;
     this.pool = this.newPool();
+  }
+
+  get port(): number {
+    return this.server.port;
   }
 
   get pid(): number {
     return this.server.pid;
   }
 
+  get dataDir(): string {
+    return this.server.dataDirectory;
+  }
+
   dsn(options: { user?: string; password?: string; database?: string } = {}): string {
     const user = options.user ?? SUPERUSER;
-    const password = options.password ?? (user === SUPERUSER ? this.parts.password : undefined);
+    const password = options.password ?? (user === SUPERUSER ? this.password : undefined);
     const login =
       encodeURIComponent(user) + (password === undefined ? '' : `:${encodeURIComponent(password)}`);
     return `postgres://${login}@127.0.0.1:${this.port}/${encodeURIComponent(options.database ?? 'postgres')}`;
+  }
+
+  async startStandby(options: TestStandbyOptions): Promise<TestServer> {
+    const { name, upstreamPort } = options;
+    const standby = await this.server.startStandby({ name, upstreamPort, settings: settingsOf(options) });
+    return new RunningTestServer(standby, this.password);
   }
 
   async query(sql: string): Promise<Record<string, unknown>[]> {
@@ -223,8 +156,7 @@ class RunningTestServer implements TestServer {
 
   async restart(): Promise<void> {
     await this.pool.end();
-    await this.server.stop();
-    this.server = await this.parts.start(this.port);
+    await this.server.restart();
     this.pool = this.newPool();
   }
 
@@ -233,8 +165,6 @@ class RunningTestServer implements TestServer {
     this.stopped = true;
     await this.pool.end();
     await this.server.stop();
-    await removeSharedMemory(this.dataDir);
-    await fs.rm(this.parts.directory, { recursive: true, force: true });
   }
 
   private newPool(): pg.Pool {
@@ -243,11 +173,4 @@ class RunningTestServer implements TestServer {
     pool.on('error', () => {});
     return pool;
   }
-}
-
-/** A killed server leaves its System V segment to the next start on its data; here there is none. */
-async function removeSharedMemory(dataDirectory: string): Promise<void> {
-  const file = await readPostmasterFile(dataDirectory);
-  if (file?.sharedMemoryId === undefined) return;
-  spawnSync('ipcrm', ['-m', String(file.sharedMemoryId)], { stdio: 'ignore' });
 }

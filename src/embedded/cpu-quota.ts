@@ -8,7 +8,7 @@ import * as path from 'node:path';
 
 /** The kernel's own default. In much shorter periods a process spends its share on filling the CPU's caches again. */
 const PERIOD_US = 100_000;
-const NAME = 'postern-bench-';
+const NAME = 'postern-quota-';
 
 /** The directory in which groups can be made, or why there is none. */
 export function findCpuController(): { directory: string } | { missing: string } {
@@ -41,7 +41,12 @@ export class CpuQuota {
     this.directory = path.join(options.directory, `${NAME}${process.pid}-${options.name}`);
     mkdirSync(this.directory);
     this.write('cpu.cfs_period_us', PERIOD_US);
-    this.write('cpu.cfs_quota_us', Math.round(PERIOD_US * options.share));
+    this.set(options.share);
+  }
+
+  /** Another cap, from the next period on. */
+  set(share: number): void {
+    this.write('cpu.cfs_quota_us', Math.round(PERIOD_US * share));
   }
 
   /** With the children it has; those that it starts later are in the group by birth. */
@@ -68,14 +73,14 @@ export class CpuQuota {
   }
 }
 
-/** Groups of a bench that was killed. One that still has processes can't be removed, and is not ours. */
+/** Groups of a process that was killed. One that still has processes can't be removed, and is not ours. */
 function removeLeftovers(directory: string): void {
   for (const entry of readdirSync(directory)) {
     if (!entry.startsWith(NAME)) continue;
     try {
       rmdirSync(path.join(directory, entry));
     } catch {
-      // In use by another bench.
+      // In use by another process.
     }
   }
 }
