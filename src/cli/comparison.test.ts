@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { SweepPoint } from '../wall/measure/measure.ts';
+import type { SweepPoint } from '../wall/measure/sweep.ts';
 import { renderComparison, verdict } from './comparison.ts';
 
 function point(clients: number, tps: number, more: Partial<SweepPoint> = {}): SweepPoint {

@@ -2,7 +2,7 @@
  * Two sweeps side by side: the table that `postern up` prints, and what bound each curve, in sentences that say no more
  * than was measured. Pure.
  */
-import type { SweepPoint } from '../wall/measure/measure.ts';
+import type { SweepPoint } from '../wall/measure/sweep.ts';
 
 /** From here on a machine's cores count as the limit: the rest is lost to switching between so many processes. */
 const CORES_FULL_SHARE = 0.85;

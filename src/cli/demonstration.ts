@@ -9,7 +9,8 @@ import { writeFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import pg from 'pg';
 import { APPLICATION_ROLE, type ClusterNode, type EmbeddedCluster } from '../embedded/cluster.ts';
-import { type MeasureOptions, measureWall, type SweepResult } from '../wall/measure/measure.ts';
+import { type MeasureOptions, measureWall } from '../wall/measure/measure.ts';
+import type { SweepResult } from '../wall/measure/sweep.ts';
 import { renderReport, reportJson } from '../wall/report/report.ts';
 import { WallTable } from '../wall/report/table.ts';
 import { eventsWorkload } from '../wall/workload/workload.ts';
@@ -18,7 +19,8 @@ import { ALL_PROCESSES, countOf, renderComparison, verdict } from './comparison.
 const HTML_FILE = 'wall.html';
 const JSON_FILE = 'wall.json';
 
-/** Two sweeps of nine points: about two minutes, or about 40 seconds. */
+/** Two sweeps of the same nine points, to be set side by side: about two minutes, or about 40 seconds. */
+const CLIENTS = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 const PACE = { warmupSeconds: 1, secondsPerPoint: 5 };
 const QUICK_PACE = { warmupSeconds: 0.3, secondsPerPoint: 1.5 };
 
@@ -65,7 +67,10 @@ async function sweep(
       ...target,
       ...(options.isQuick ? QUICK_PACE : PACE),
       workload: eventsWorkload(),
+      clients: CLIENTS,
       protocol: 'prepared',
+      // The servers are this program's own.
+      allowTraffic: true,
       signal: options.signal,
       onProgress: (event) => table.tell(event),
     });

@@ -2,6 +2,7 @@
 import { PosternError } from '../base/errors.ts';
 import { EmbeddedFailure } from '../embedded/failure.ts';
 import { ServerError } from '../platform/control-connection.ts';
+import { LoadError } from '../wall/load/generator.ts';
 import { SweepError } from '../wall/measure/measure.ts';
 import { MeasureError } from '../wall/server/measured-server.ts';
 
@@ -15,6 +16,9 @@ export function failureText(error: unknown): string {
 }
 
 function hintOf(error: Error): string | undefined {
+  // What a client is told of a node that is away, that the others go on and it comes back, is no help to who starts a program.
+  if (error instanceof PosternError && error.sqlState === '08001')
+    return 'Check the address and the password, and that the server runs.';
   if (error instanceof PosternError) return error.hint;
   return error instanceof ServerError ? error.fields.get('H') : undefined;
 }
@@ -26,6 +30,7 @@ function isExpected(error: Error): boolean {
     error instanceof PosternError ||
     error instanceof ServerError ||
     error instanceof SweepError ||
+    error instanceof LoadError ||
     error instanceof MeasureError ||
     'code' in error
   );

@@ -44,9 +44,9 @@ export class CpuQuota {
     this.set(options.share);
   }
 
-  /** Another cap, from the next period on. */
+  /** Another cap, from the next period on; Infinity: none. */
   set(share: number): void {
-    this.write('cpu.cfs_quota_us', Math.round(PERIOD_US * share));
+    this.write('cpu.cfs_quota_us', Number.isFinite(share) ? Math.round(PERIOD_US * share) : -1);
   }
 
   /** With the children it has; those that it starts later are in the group by birth. */

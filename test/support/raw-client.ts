@@ -249,7 +249,7 @@ const PLAIN: Readonly<Record<number, string>> = {
 };
 
 /** Code, message, position, and names; not the file and line of the source. */
-const FIELDS_SHOWN = ['C', 'M', 'D', 'H', 'P', 's', 't', 'c', 'n'];
+const FIELDS_SHOWN = ['C', 'M', 'D', 'H', 'P', 'W', 's', 't', 'c', 'n'];
 
 function describe(frame: FrameReader): string {
   const plain = PLAIN[frame.type];

@@ -166,6 +166,7 @@ export function createCommand(
     key: 'id',
     bucketCount: 6,
     colocateWith: undefined,
+    coalesce: undefined,
     ...options,
   };
 }

@@ -92,6 +92,28 @@ describe('AnswerScanner', () => {
     expect([scanner.readyCount, scanner.error]).toEqual([1, undefined]);
   });
 
+  it('keeps rows when they are wanted, cut at any byte, and no others', () => {
+    const writer = new FrameWriter();
+    encodeDataRow(writer, ['ab', null]);
+    encodeCommandComplete(writer, 'SELECT 1');
+    encodeDataRow(writer, ['c', 'd']);
+    encodeReadyForQuery(writer, 'I');
+    const bytes = Buffer.from(writer.take());
+    for (let cut = 0; cut <= bytes.length; cut++) {
+      const scanner = new AnswerScanner();
+      scanner.keepsResults = true;
+      for (const part of [bytes.subarray(0, cut), bytes.subarray(cut)]) scanner.scan(part, part.length);
+      const rows = scanner.results.map(({ type, body }) => [
+        String.fromCharCode(type),
+        body.toString('latin1'),
+      ]);
+      expect(rows).toEqual([
+        ['D', '\0\x02\0\0\0\x02ab\xff\xff\xff\xff'],
+        ['D', '\0\x02\0\0\0\x01c\0\0\0\x01d'],
+      ]);
+    }
+  });
+
   it.each([
     ['a negative length', [0x43, 0xff, 0xff, 0xff, 0xff]],
     ['a ReadyForQuery of two bytes', [0x5a, 0, 0, 0, 6, 0x49, 0x49]],

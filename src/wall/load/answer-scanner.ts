@@ -1,7 +1,7 @@
 /**
  * Finds the ends of answers in what a server sends, with as little work as can be: frames are skipped by their length
  * and only ReadyForQuery and ErrorResponse are looked into. It keeps no bytes but those of an ErrorResponse or a frame's
- * header that was cut by the end of a read, so an answer of any size costs no memory.
+ * header that was cut by the end of a read, so an answer of any size costs no memory; unless `keepsResults` asks for rows.
  * Source: PostgreSQL documentation, "Message Formats".
  */
 import { protocolViolation } from '../../base/errors.ts';
@@ -10,11 +10,19 @@ import { Backend } from '../../wire/message-types.ts';
 const HEADER_BYTES = 5;
 /** PostgreSQL's own errors are some hundred bytes; one that quotes a long value is cut to this, not kept. */
 const ERROR_BYTES_MAX = 65_536;
+/** A script's \gset takes one row: whoever asks for more than this has forgotten a WHERE. */
+const RESULT_BYTES_MAX = 16 * 1024 * 1024;
 
 export interface ServerError {
   readonly sqlState: string;
   readonly severity: string;
   readonly message: string;
+}
+
+/** A RowDescription or DataRow, without its header. */
+export interface KeptFrame {
+  readonly type: number;
+  readonly body: Buffer;
 }
 
 export class AnswerScanner {
@@ -25,6 +33,11 @@ export class AnswerScanner {
   /** The first error since the caller last set this to undefined. */
   error: ServerError | undefined = undefined;
 
+  /** Rows and their descriptions are kept in `results`. */
+  keepsResults = false;
+  /** In their order; the caller empties it. */
+  results: KeptFrame[] = [];
+
   private readonly header = Buffer.alloc(HEADER_BYTES);
   private headerLength = 0;
   /** Bytes still to come of the body that the last read was cut in. */
@@ -32,6 +45,8 @@ export class AnswerScanner {
   private bodyType = 0;
   private errorBody: Buffer[] = [];
   private errorBodyBytes = 0;
+  private resultBody: Buffer[] = [];
+  private resultBytes = 0;
 
   /** Goes through `length` bytes of `buffer`, of which nothing is kept that the caller may overwrite. */
   scan(buffer: Buffer, length: number): void {
@@ -88,12 +103,27 @@ export class AnswerScanner {
     if (this.bodyType === Backend.ReadyForQuery) {
       this.status = buffer[start]!;
       this.readyCount++;
+      this.resultBytes = 0;
     } else if (this.bodyType === Backend.ErrorResponse) {
       if (this.errorBodyBytes < ERROR_BYTES_MAX)
         this.errorBody.push(Buffer.from(buffer.subarray(start, end)));
       this.errorBodyBytes += end - start;
       if (this.bodyMissing === 0) this.endError();
+    } else if (this.keepsResults) {
+      this.keepResult(buffer, start, end);
     }
+  }
+
+  private keepResult(buffer: Buffer, start: number, end: number): void {
+    if (this.bodyType !== Backend.RowDescription && this.bodyType !== Backend.DataRow) return;
+    this.resultBytes += end - start;
+    if (this.resultBytes > RESULT_BYTES_MAX) {
+      throw protocolViolation(`a result for \\gset or \\aset is larger than ${RESULT_BYTES_MAX} bytes`);
+    }
+    this.resultBody.push(Buffer.from(buffer.subarray(start, end)));
+    if (this.bodyMissing > 0) return;
+    this.results.push({ type: this.bodyType, body: Buffer.concat(this.resultBody) });
+    this.resultBody = [];
   }
 
   private endError(): void {

@@ -2,8 +2,9 @@
 
 import type { Workload } from '../workload/workload.ts';
 import type { ServerError } from './answer-scanner.ts';
-import type { LatencySnapshot } from './latency-histogram.ts';
+import type { OpenLoopCounts } from './open-loop.ts';
 import type { Protocol } from './transaction-template.ts';
+import type { WindowRecord } from './window-recorder.ts';
 
 /** Where the clients connect to. What had to be found out (TLS or not) is already decided. */
 export interface Target {
@@ -34,15 +35,38 @@ export interface WorkerSetup {
   readonly seed: number;
 }
 
-/** In this order for each point: connect → connected; run; open; close → finished. */
+/** In this order for each point: connect → connected; run; close → finished. */
 export type ToWorker =
-  | { readonly kind: 'connect'; readonly clients: number }
-  /** Every client begins; nothing is recorded yet. */
-  | { readonly kind: 'run' }
-  /** The window opens: what completes from now on is recorded. */
-  | { readonly kind: 'open' }
-  /** The window closes: each client stops at the end of its transaction, and all connections are closed. */
+  | {
+      readonly kind: 'connect';
+      readonly clients: number;
+      readonly firstClientId: number;
+      /** Undefined: a closed loop. */
+      readonly openLoop: OpenLoopSetup | undefined;
+    }
+  | ({ readonly kind: 'run' } & Timeline)
+  /** Each client stops at the end of its transaction, and all connections are closed. */
   | { readonly kind: 'close'; readonly drainTimeoutMs: number };
+
+/** This thread's part of the arrivals. */
+export interface OpenLoopSetup {
+  readonly ratePerSecond: number;
+  readonly seed: number;
+  /** An arrival that has waited longer for a free client is missed. */
+  readonly waitMsMax: number;
+  /** One that begins more than this after its intended start is late. */
+  readonly lateMs: number;
+}
+
+/** The same for all threads, on the shared clock (shared-clock.ts). */
+export interface Timeline {
+  readonly startsAtMs: number;
+  /** The window: what completes in it is counted. */
+  readonly opensAtMs: number;
+  readonly closesAtMs: number;
+  /** How many equal parts of the window completions are counted in. */
+  readonly bins: number;
+}
 
 export type FromWorker =
   | { readonly kind: 'connected' }
@@ -53,19 +77,21 @@ export type FromWorker =
   | { readonly kind: 'failed'; readonly message: string; readonly serverError: ServerError | undefined };
 
 export interface WorkerResult {
-  /** Of the transactions that succeeded within the window. */
-  readonly latencies: LatencySnapshot;
-  /** Within the window, by SQLSTATE. */
-  readonly errors: ReadonlyMap<string, number>;
-  /** One server message to each SQLSTATE. */
-  readonly errorMessages: ReadonlyMap<string, string>;
+  readonly record: WindowRecord;
+  readonly openLoop: OpenLoopCounts | undefined;
   /** Succeeded since 'run', before, within and after the window. */
   readonly acknowledged: number;
   /** Sent and not answered when the time to drain was over. */
   readonly unanswered: number;
-  readonly windowSeconds: number;
-  /** The thread's own CPU time in the window; undefined where the system doesn't tell. */
-  readonly cpuSeconds: number | undefined;
-  /** Share of the window in which the event loop was not waiting for anything, from 0 to 1. */
+  readonly load: ThreadLoad;
+}
+
+/** What a thread of the generator spent, from about the window's beginning to about its end. */
+export interface ThreadLoad {
+  /** Its CPU time over the time that went by; undefined where the system doesn't tell. */
+  readonly cpuShare: number | undefined;
+  /** Share of the time in which the event loop was not waiting for anything, from 0 to 1. */
   readonly loopUtilization: number;
+  /** How much later than asked for the loop's timers fired, 99th percentile. */
+  readonly loopLagP99Ms: number;
 }

@@ -1,24 +1,34 @@
 /**
- * The load generator: worker threads with many clients each, in a closed loop: a client sends its next transaction when
- * the answer to the last is complete. One `LoadGenerator` serves a whole sweep; its threads and their compiled code stay
+ * The load generator: worker threads with many clients each. In a closed loop a client sends its next transaction when the
+ * answer to the last is complete; in an open loop transactions begin when they are due (open-loop.ts). The threads share
+ * one timeline, so their windows and bins are the same to the fraction of a millisecond. One `LoadGenerator` serves a whole sweep; its threads and their compiled code stay
  * warm between points, and each point has new connections.
  *
  * Invariant: every wait is bounded: connecting by the target's connectTimeoutMs for each connection, the window by its
  * length, the end by DRAIN_TIMEOUT_MS. After a failure all threads are gone, and the next point starts new ones.
  */
 import { availableParallelism } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { assert, unreachable } from '../../base/assert.ts';
+import { machineShares, sampleMachine } from '../server/machine.ts';
 import type { Workload } from '../workload/workload.ts';
 import type { ServerError } from './answer-scanner.ts';
-import type { FromWorker, Target, ToWorker, WorkerResult, WorkerSetup } from './generator-messages.ts';
-import { LatencyHistogram } from './latency-histogram.ts';
-import type { Protocol } from './transaction-template.ts';
+import { throttledSeconds } from './cpu-throttle.ts';
+import type { FromWorker, Target, ToWorker, WorkerSetup } from './generator-messages.ts';
+import { combineResults, type LoadMeasurement } from './load-measurement.ts';
+import { sharedNow } from './shared-clock.ts';
+import { threadFile } from './thread-file.ts';
+import { compileWorkload, type Protocol } from './transaction-template.ts';
 
 /** A transaction that is under way when the window closes gets this long to be answered. */
 const DRAIN_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 5_000;
+/** Every thread has heard of the timeline before it begins. */
+const START_LEAD_MS = 20;
+/** The parts of a window in which completions are counted are about so long. */
+const BIN_MS = 100;
+const LATE_MS_DEFAULT = 10;
+const WAIT_MS_MAX_DEFAULT = 2_000;
 /** One thread drives some tens of thousands of transactions a second, and the server needs the cores more. */
 const WORKERS_MAX_DEFAULT = 4;
 const CLIENTS_PER_WORKER_MIN = 8;
@@ -34,31 +44,28 @@ export class LoadError extends Error {
   }
 }
 
-/** What all threads measured in one window. */
-export interface LoadMeasurement {
-  readonly latencies: LatencyHistogram;
-  readonly transactionsPerSecond: number;
-  readonly seconds: number;
-  readonly errors: ReadonlyMap<string, number>;
-  readonly errorMessages: ReadonlyMap<string, string>;
-  /** Every transaction that the server confirmed, also before and after the window. */
-  readonly acknowledged: number;
-  readonly unanswered: number;
-  /** CPU time of all threads over the window's length: 1 is one core. */
-  readonly cpuShare: number;
-  readonly clientBound: boolean;
-}
-
-interface PointOptions {
+export interface PointOptions {
+  /** In an open loop: how many transactions may be under way at a time. */
   readonly clients: number;
   readonly warmupMs: number;
   readonly windowMs: number;
+  /** Arrivals a second over all threads, whatever the server answers: an open loop. Without it: a closed loop. */
+  readonly rate?: number | undefined;
+  /** Of the arrivals. Default 1. */
+  readonly seed?: number | undefined;
+  /** An arrival that begins more than this after its intended start counts as late. Default 10. */
+  readonly lateMs?: number | undefined;
+  /** One that has waited longer for a free client is missed. Default 2,000. */
+  readonly waitMsMax?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onConnected?: () => void;
   readonly onOpen?: () => void;
   readonly onClose?: () => void;
   readonly onProgress?: (acknowledged: number) => void;
 }
+
+/** Each thread's arrivals are drawn from a seed of its own. */
+const SEED_STRIDE = 7_919;
 
 interface Thread {
   readonly worker: Worker;
@@ -81,6 +88,8 @@ export class LoadGenerator {
     workers?: number | undefined;
   }) {
     const { target, workload, protocol, schema } = options;
+    // What this protocol can't run is refused here, by its line, and not in a thread.
+    compileWorkload({ workload, protocol, schema });
     this.setup = { target, workload, protocol, schema };
     this.threadsMax =
       options.workers ?? Math.max(1, Math.min(WORKERS_MAX_DEFAULT, Math.floor(availableParallelism() / 2)));
@@ -105,22 +114,51 @@ export class LoadGenerator {
     const progress = setInterval(() => {
       options.onProgress?.(threads.reduce((sum, thread) => sum + thread.acknowledged, 0));
     }, 250);
+    const sleepUntil = (atMs: number): Promise<void> => sleep(Math.max(0, atMs - sharedNow()));
+    const waitMsMax = options.waitMsMax ?? WAIT_MS_MAX_DEFAULT;
+    const lateMs = options.lateMs ?? LATE_MS_DEFAULT;
+    const { rate, clients, windowMs } = options;
     try {
-      for (const thread of threads) say(thread, { kind: 'connect', clients: thread.clients });
+      let firstClientId = 0;
+      for (const [index, thread] of threads.entries()) {
+        const openLoop =
+          rate === undefined
+            ? undefined
+            : {
+                ratePerSecond: (rate * thread.clients) / clients,
+                seed: (options.seed ?? 1) + index * SEED_STRIDE,
+                ...{ waitMsMax, lateMs },
+              };
+        say(thread, { kind: 'connect', clients: thread.clients, firstClientId, openLoop });
+        firstClientId += thread.clients;
+      }
       await each((message) => (message.kind === 'connected' ? true : undefined));
       options.onConnected?.();
-      for (const thread of threads) say(thread, { kind: 'run' });
-      await sleep(options.warmupMs);
+      const startsAtMs = sharedNow() + START_LEAD_MS;
+      const opensAtMs = startsAtMs + options.warmupMs;
+      const closesAtMs = opensAtMs + windowMs;
+      const bins = Math.max(1, Math.round(windowMs / BIN_MS));
+      for (const thread of threads) say(thread, { kind: 'run', startsAtMs, opensAtMs, closesAtMs, bins });
+      await sleepUntil(opensAtMs);
+      const machineBefore = sampleMachine();
+      const throttledBefore = throttledSeconds();
       options.onOpen?.();
-      for (const thread of threads) say(thread, { kind: 'open' });
-      await sleep(options.windowMs);
+      await sleepUntil(closesAtMs);
       options.onClose?.();
+      const machine = machineShares(machineBefore, sampleMachine());
+      const throttled = (throttledSeconds() ?? 0) - (throttledBefore ?? 0);
       const finished = each((message) => (message.kind === 'finished' ? message.result : undefined));
-      for (const thread of threads) say(thread, { kind: 'close', drainTimeoutMs: DRAIN_TIMEOUT_MS });
-      const overdue = sleep(DRAIN_TIMEOUT_MS + CLOSE_TIMEOUT_MS).then(() => {
+      const drainTimeoutMs = DRAIN_TIMEOUT_MS + (rate === undefined ? 0 : waitMsMax);
+      for (const thread of threads) say(thread, { kind: 'close', drainTimeoutMs });
+      const overdue = sleep(drainTimeoutMs + CLOSE_TIMEOUT_MS).then(() => {
         throw new LoadError('a thread of the load generator does not answer');
       });
-      return combine(await Promise.race([finished, overdue]));
+      return combineResults(await Promise.race([finished, overdue]), {
+        ...{ clients, windowMs, machine, workload: this.setup.workload },
+        openLoop: rate === undefined ? undefined : { rate, lateMs },
+        throttledShare: (throttled * 1000) / windowMs,
+        cores: availableParallelism(),
+      });
     } catch (error) {
       await this.close();
       throw error;
@@ -144,7 +182,9 @@ export class LoadGenerator {
     const wanted = Math.max(1, Math.min(this.threadsMax, Math.floor(clients / CLIENTS_PER_WORKER_MIN)));
     while (this.threads.length < wanted) {
       const seed = this.threads.length + 1;
-      const worker = new Worker(workerFile(), { workerData: { ...this.setup, seed } satisfies WorkerSetup });
+      const worker = new Worker(threadFile('generator.worker'), {
+        workerData: { ...this.setup, seed } satisfies WorkerSetup,
+      });
       this.threads.push({ worker, clients: 0, acknowledged: 0 });
     }
     const threads = this.threads.slice(0, wanted);
@@ -200,57 +240,4 @@ function watchThread(thread: Thread, fail: (error: Error) => void): ThreadListen
       thread.worker.off('message', onMessage).off('error', fail).off('exit', onExit);
     },
   };
-}
-
-/**
- * A thread is the bottleneck when its loop never rests and it computes for most of that time. A loop that never rests
- * because the thread waits for a CPU shares a full machine with the server, and that is said by the machine's figures:
- * more threads would only take from the server what they get.
- */
-const BOUND_LOOP_UTILIZATION = 0.9;
-const BOUND_CPU_SHARE = 0.75;
-
-function combine(results: readonly WorkerResult[]): LoadMeasurement {
-  const latencies = new LatencyHistogram();
-  const errors = new Map<string, number>();
-  const errorMessages = new Map<string, string>();
-  let transactionsPerSecond = 0;
-  let cpuShare = 0;
-  for (const result of results) {
-    latencies.merge(new LatencyHistogram(result.latencies));
-    for (const [sqlState, count] of result.errors) errors.set(sqlState, (errors.get(sqlState) ?? 0) + count);
-    for (const [sqlState, message] of result.errorMessages) errorMessages.set(sqlState, message);
-    transactionsPerSecond += result.latencies.total / result.windowSeconds;
-    cpuShare +=
-      result.cpuSeconds === undefined ? result.loopUtilization : result.cpuSeconds / result.windowSeconds;
-  }
-  const total = (of: (result: WorkerResult) => number): number =>
-    results.reduce((sum, one) => sum + of(one), 0);
-  return {
-    latencies,
-    transactionsPerSecond,
-    seconds: total((result) => result.windowSeconds) / results.length,
-    errors,
-    errorMessages,
-    acknowledged: total((result) => result.acknowledged),
-    unanswered: total((result) => result.unanswered),
-    cpuShare,
-    clientBound: results.every(isClientBound),
-  };
-}
-
-export function isClientBound(
-  result: Pick<WorkerResult, 'loopUtilization' | 'cpuSeconds' | 'windowSeconds'>,
-): boolean {
-  if (result.loopUtilization < BOUND_LOOP_UTILIZATION) return false;
-  return result.cpuSeconds === undefined || result.cpuSeconds >= BOUND_CPU_SHARE * result.windowSeconds;
-}
-
-/** A thread can't load TypeScript: from a checkout that runs unbuilt (tests, tsx) it is the built file that is taken. */
-function workerFile(): URL {
-  const unbuilt = fileURLToPath(import.meta.url).endsWith('.ts');
-  return new URL(
-    unbuilt ? '../../../dist/wall/load/generator.worker.js' : './generator.worker.js',
-    import.meta.url,
-  );
 }

@@ -5,21 +5,22 @@
  * Everything that is not the hot path (load-client.ts) happens before or after a window, but for one progress message
  * every PROGRESS_INTERVAL_MS.
  */
-import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, unreachable } from '../../base/assert.ts';
 import { PosternError } from '../../base/errors.ts';
-import { FrameWriter } from '../../wire/frame-writer.ts';
-import { encodeQuery } from '../../wire/frontend.ts';
 import type { ServerError } from './answer-scanner.ts';
-import type { FromWorker, ToWorker, WorkerSetup } from './generator-messages.ts';
-import { LatencyHistogram } from './latency-histogram.ts';
+import type { FromWorker, OpenLoopSetup, Timeline, ToWorker, WorkerSetup } from './generator-messages.ts';
 import { type ClientHost, LoadClient } from './load-client.ts';
 import { type LoadConnection, openConnection } from './load-connection.ts';
 import { ConnectError } from './login.ts';
+import { Metronome } from './metronome.ts';
+import { OpenLoop } from './open-loop.ts';
 import { seededRandom } from './seeded-random.ts';
-import { compileTransaction, copyTemplate } from './transaction-template.ts';
+import { toThreadTime } from './shared-clock.ts';
+import { ThreadMeter } from './thread-meter.ts';
+import { compileWorkload } from './transaction-template.ts';
+import { MeasuredWindow, WindowRecorder } from './window-recorder.ts';
 
 const PROGRESS_INTERVAL_MS = 200;
 /** Logins under way at a time: a server forks for each, and its queue of waiting connections is short. */
@@ -28,42 +29,59 @@ const CONNECTING_MAX = 16;
 const port = parentPort;
 assert(port !== null, 'the load generator runs in a worker thread');
 const setup = workerData as WorkerSetup;
-const template = compileTransaction(setup);
-const rollback = encodeRollback();
+const template = compileWorkload(setup);
+
+/** Kept from point to point; only an open loop needs one. */
+let metronome: Metronome | undefined;
 
 class Point implements ClientHost {
-  stopping = false;
   readonly random = seededRandom(setup.seed);
-  private recording = false;
-  private failedAlready = false;
+  private readonly window = new MeasuredWindow();
+  private readonly recorder: WindowRecorder;
+  private readonly openLoopSetup: OpenLoopSetup | undefined;
+  private openLoop: OpenLoop<LoadClient> | undefined;
   private connections: LoadConnection[] = [];
   private clients: LoadClient[] = [];
-  private busyCount = 0;
+  /** Of a closed loop: clients that have not stopped yet. */
+  private runningCount = 0;
+  private running = false;
+  private stopping = false;
+  private failedAlready = false;
   private acknowledged = 0;
-  private readonly latencies = new LatencyHistogram();
-  private readonly errors = new Map<string, number>();
-  private readonly errorMessages = new Map<string, string>();
-  private openedAt = 0;
-  private loopAtOpen = performance.eventLoopUtilization();
-  private threadCpuAtOpen = threadCpuSeconds();
-  private whenIdle: (() => void) | undefined;
+  private readonly meter = new ThreadMeter();
+  private whenQuiet: (() => void) | undefined;
+
+  constructor(openLoop: OpenLoopSetup | undefined) {
+    this.openLoopSetup = openLoop;
+    const transactions = setup.workload.transactions.length;
+    this.recorder = new WindowRecorder({
+      window: this.window,
+      transactions,
+      isOpenLoop: openLoop !== undefined,
+    });
+  }
 
   readonly now = (): number => performance.now();
 
-  succeeded(latencyMs: number): void {
+  succeeded(latencyMs: number, transaction: number, now: number): void {
     this.acknowledged++;
-    if (this.recording) this.latencies.record(latencyMs * 1000);
+    this.recorder.succeeded(transaction, now - latencyMs, now);
   }
 
-  failed(error: ServerError): void {
-    if (!this.recording) return;
-    this.errors.set(error.sqlState, (this.errors.get(error.sqlState) ?? 0) + 1);
-    if (!this.errorMessages.has(error.sqlState)) this.errorMessages.set(error.sqlState, error.message);
+  failed(error: ServerError, _transaction: number, intendedStartAt: number): void {
+    this.recorder.failed(error, intendedStartAt, this.now());
   }
 
-  idle(): void {
-    this.busyCount--;
-    if (this.busyCount === 0) this.whenIdle?.();
+  finished(client: LoadClient, now: number): void {
+    if (this.openLoop !== undefined) {
+      this.openLoop.release(client, now);
+    } else if (this.stopping) {
+      this.runningCount--;
+    } else {
+      client.begin(now);
+      return;
+    }
+    if (this.stopping && this.isQuiet) this.whenQuiet?.();
   }
 
   lost(message: string, serverError: ServerError | undefined): void {
@@ -72,7 +90,8 @@ class Point implements ClientHost {
     send({ kind: 'failed', message, serverError });
   }
 
-  async connect(count: number): Promise<void> {
+  async connect(count: number, firstClientId: number): Promise<void> {
+    if (this.openLoopSetup !== undefined) metronome ??= await Metronome.create();
     let remaining = count;
     const connectNext = async (): Promise<void> => {
       while (remaining > 0) {
@@ -82,56 +101,73 @@ class Point implements ClientHost {
     };
     await Promise.all(Array.from({ length: Math.min(count, CONNECTING_MAX) }, connectNext));
     this.clients = this.connections.map(
-      (connection) => new LoadClient({ connection, template: copyTemplate(template), rollback, host: this }),
+      (connection, index) =>
+        new LoadClient({ connection, template, clientId: firstClientId + index, host: this }),
     );
   }
 
-  run(): void {
-    this.busyCount = this.clients.length;
-    for (const client of this.clients) client.start();
-  }
-
-  open(): void {
-    this.loopAtOpen = performance.eventLoopUtilization();
-    this.threadCpuAtOpen = threadCpuSeconds();
-    this.openedAt = performance.now();
-    this.recording = true;
+  run(timeline: Timeline): void {
+    const opensAtMs = toThreadTime(timeline.opensAtMs);
+    const closesAtMs = toThreadTime(timeline.closesAtMs);
+    this.recorder.open({ opensAtMs, closesAtMs, bins: timeline.bins });
+    this.meter.start(opensAtMs - this.now());
+    this.running = true;
+    if (this.openLoopSetup !== undefined) {
+      this.runOpenLoop(this.openLoopSetup, timeline.startsAtMs);
+      return;
+    }
+    this.runningCount = this.clients.length;
+    for (const client of this.clients) client.begin(this.now());
   }
 
   async close(drainTimeoutMs: number): Promise<void> {
-    const windowSeconds = (performance.now() - this.openedAt) / 1000;
-    this.recording = false;
     this.stopping = true;
-    const loop = performance.eventLoopUtilization(performance.eventLoopUtilization(), this.loopAtOpen);
-    const threadCpu = threadCpuSeconds();
+    const load = this.meter.stop();
+    metronome?.stop();
+    // What was due at the window's very end may not have been told of yet.
+    this.openLoop?.admit(this.now());
     await this.drain(drainTimeoutMs);
+    this.running = false;
+    this.openLoop?.abandon();
     if (this.failedAlready) return;
     const unanswered = this.clients.filter((client) => client.isBusy).length;
     await Promise.all(this.connections.map((connection) => connection.close()));
     send({
       kind: 'finished',
       result: {
-        latencies: this.latencies.snapshot(),
-        errors: this.errors,
-        errorMessages: this.errorMessages,
+        record: this.recorder.record(),
+        openLoop: this.openLoop?.counts(),
         acknowledged: this.acknowledged,
         unanswered,
-        windowSeconds,
-        cpuSeconds: difference(threadCpu, this.threadCpuAtOpen),
-        loopUtilization: loop.utilization,
+        load,
       },
     });
   }
 
   sendProgress(): void {
-    if (this.busyCount > 0) send({ kind: 'progress', acknowledged: this.acknowledged });
+    if (this.running) send({ kind: 'progress', acknowledged: this.acknowledged });
+  }
+
+  private runOpenLoop(options: OpenLoopSetup, startsAtMs: number): void {
+    const { ratePerSecond, seed, waitMsMax, lateMs } = options;
+    const arrivals = { ratePerSecond, seed, startAtMs: startsAtMs };
+    const openLoop = new OpenLoop({
+      arrivals: { ...arrivals, startAtMs: toThreadTime(startsAtMs) },
+      ...{ clients: this.clients, waitMsMax, lateMs, window: this.window },
+    });
+    this.openLoop = openLoop;
+    metronome!.start(arrivals, () => openLoop.admit(this.now()));
+  }
+
+  private get isQuiet(): boolean {
+    return this.openLoop?.isQuiet(this.clients.length) ?? this.runningCount === 0;
   }
 
   private drain(timeoutMs: number): Promise<void> {
-    if (this.busyCount === 0) return Promise.resolve();
+    if (this.isQuiet) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, timeoutMs);
-      this.whenIdle = () => {
+      this.whenQuiet = () => {
         clearTimeout(timer);
         resolve();
       };
@@ -139,20 +175,17 @@ class Point implements ClientHost {
   }
 }
 
-let point = new Point();
+let point = new Point(undefined);
 
 async function obey(message: ToWorker): Promise<void> {
   switch (message.kind) {
     case 'connect':
-      point = new Point();
-      await point.connect(message.clients);
+      point = new Point(message.openLoop);
+      await point.connect(message.clients, message.firstClientId);
       send({ kind: 'connected' });
       return;
     case 'run':
-      point.run();
-      return;
-    case 'open':
-      point.open();
+      point.run(message);
       return;
     case 'close':
       await point.close(message.drainTimeoutMs);
@@ -173,23 +206,4 @@ setInterval(() => point.sendProgress(), PROGRESS_INTERVAL_MS);
 
 function send(message: FromWorker): void {
   port!.postMessage(message);
-}
-
-/** CPU time of this thread since it began; Linux only, to the nanosecond. */
-function threadCpuSeconds(): number | undefined {
-  try {
-    return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ', 1)[0]) / 1e9;
-  } catch {
-    return undefined;
-  }
-}
-
-function difference(later: number | undefined, earlier: number | undefined): number | undefined {
-  return later === undefined || earlier === undefined ? undefined : later - earlier;
-}
-
-function encodeRollback(): Buffer {
-  const writer = new FrameWriter();
-  encodeQuery(writer, 'ROLLBACK');
-  return Buffer.from(writer.take());
 }

@@ -63,4 +63,28 @@ describe('LatencyHistogram', () => {
     expect(histogram.maxMs).toBeCloseTo((2 ** 32 - 1) / 1000);
     expect(new LatencyHistogram().percentileMs(0.99)).toBe(0);
   });
+
+  it('has the mean, and the share that is surely within a bound', () => {
+    fc.assert(
+      fc.property(fc.array(latency, { minLength: 1, maxLength: 200 }), latency, (values, bound) => {
+        const histogram = recorded(values);
+        const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+        expect(histogram.meanMs * 1000).toBeCloseTo(mean, 3);
+        const within = histogram.shareWithin(bound / 1000) * values.length;
+        const count = (limit: number): number => values.filter((value) => value <= limit).length;
+        expect(within).toBeLessThanOrEqual(count(bound) + 1e-9);
+        expect(within).toBeGreaterThanOrEqual(count(bound * (1 - 1 / 1024) - 1) - 1e-9);
+      }),
+    );
+    const nothing = new LatencyHistogram();
+    expect([nothing.meanMs, nothing.shareWithin(1)]).toEqual([0, 0]);
+  });
+
+  it('counts what was never answered as slower than all else', () => {
+    const histogram = recorded([1_000, 2_000, 3_000]);
+    expect(histogram.percentileMs(0.5, 1)).toBe(2);
+    expect(histogram.percentileMs(0.75, 1)).toBe(3);
+    expect(histogram.percentileMs(0.76, 1)).toBe(Number.POSITIVE_INFINITY);
+    expect(new LatencyHistogram().percentileMs(0.01, 1)).toBe(Number.POSITIVE_INFINITY);
+  });
 });

@@ -16,6 +16,7 @@ export class LatencyHistogram {
   private readonly counts: Uint32Array;
   private maxMicroseconds = 0;
   private total = 0;
+  private sumMicroseconds = 0;
 
   /** With `counts`: what another thread's `snapshot()` gave. */
   constructor(snapshot?: LatencySnapshot) {
@@ -23,6 +24,7 @@ export class LatencyHistogram {
     assert(this.counts.length === BUCKET_COUNT, 'a latency snapshot of another layout');
     this.maxMicroseconds = snapshot?.maxMicroseconds ?? 0;
     this.total = snapshot?.total ?? 0;
+    this.sumMicroseconds = snapshot?.sumMicroseconds ?? 0;
   }
 
   get count(): number {
@@ -36,6 +38,7 @@ export class LatencyHistogram {
     const bucket = bucketOf(value);
     this.counts[bucket] = this.counts[bucket]! + 1;
     this.total++;
+    this.sumMicroseconds += value;
     if (value > this.maxMicroseconds) this.maxMicroseconds = value;
   }
 
@@ -44,15 +47,18 @@ export class LatencyHistogram {
       this.counts[bucket] = this.counts[bucket]! + other.counts[bucket]!;
     }
     this.total += other.total;
+    this.sumMicroseconds += other.sumMicroseconds;
     this.maxMicroseconds = Math.max(this.maxMicroseconds, other.maxMicroseconds);
   }
 
   /**
    * The smallest value (in ms) that at least `share` (0 to 1) of all recorded values don't exceed, read as the upper end
-   * of its bucket and never above the greatest value; 0 when nothing is recorded.
+   * of its bucket and never above the greatest value; 0 when nothing is recorded. `unserved` further values are counted as
+   * greater than all: those that were never answered; Infinity means that the percentile is one of them.
    */
-  percentileMs(share: number): number {
-    const rank = Math.max(1, Math.ceil(share * this.total));
+  percentileMs(share: number, unserved = 0): number {
+    const rank = Math.max(1, Math.ceil(share * (this.total + unserved)));
+    if (rank > this.total && unserved > 0) return Number.POSITIVE_INFINITY;
     let seen = 0;
     for (let bucket = 0; bucket < BUCKET_COUNT; bucket++) {
       seen += this.counts[bucket]!;
@@ -61,13 +67,28 @@ export class LatencyHistogram {
     return this.maxMicroseconds / 1000;
   }
 
+  /** The share of values that are surely not above it: a bucket counts when all of it is within. 0 of nothing. */
+  shareWithin(latencyMs: number): number {
+    let within = 0;
+    for (let bucket = 0; bucket < BUCKET_COUNT && bucketEnd(bucket) <= latencyMs * 1000; bucket++) {
+      within += this.counts[bucket]!;
+    }
+    return this.total === 0 ? 0 : within / this.total;
+  }
+
+  /** Of whole microseconds, the fractions cut; 0 of nothing. */
+  get meanMs(): number {
+    return this.total === 0 ? 0 : this.sumMicroseconds / this.total / 1000;
+  }
+
   get maxMs(): number {
     return this.maxMicroseconds / 1000;
   }
 
   /** The counts themselves, not a copy: for a histogram that is recorded no further. */
   snapshot(): LatencySnapshot {
-    return { counts: this.counts, maxMicroseconds: this.maxMicroseconds, total: this.total };
+    const { counts, maxMicroseconds, total, sumMicroseconds } = this;
+    return { counts, maxMicroseconds, total, sumMicroseconds };
   }
 }
 
@@ -75,6 +96,7 @@ export interface LatencySnapshot {
   readonly counts: Uint32Array;
   readonly maxMicroseconds: number;
   readonly total: number;
+  readonly sumMicroseconds: number;
 }
 
 function bucketOf(value: number): number {

@@ -1,14 +1,16 @@
 import { describe, expect, it } from 'vitest';
+import { PosternError } from '../../base/errors.ts';
 import { FrameReader } from '../../wire/frame-reader.ts';
 import { readBind, readExecute, readParse, readQueryText } from '../../wire/frontend.ts';
 import { Frontend } from '../../wire/message-types.ts';
-import { countersWorkload, eventsWorkload, type Workload } from '../workload/workload.ts';
-import { seededRandom } from './seeded-random.ts';
-import { compileTransaction, copyTemplate, drawValues, type Protocol } from './transaction-template.ts';
+import { Double, type Value } from '../workload/script-value.ts';
+import { countersWorkload, eventsWorkload, type Workload, workloadFromScript } from '../workload/workload.ts';
+import { MessageBuffer } from './message-template.ts';
+import { compileWorkload, type Instruction, type Protocol } from './transaction-template.ts';
 
 /** What the bytes say, read with the codec's own readers. */
 function messages(bytes: Buffer): object[] {
-  const reader = new FrameReader({ frameBytesMax: 10_000 });
+  const reader = new FrameReader({ frameBytesMax: 100_000 });
   reader.push(bytes);
   const said: object[] = [];
   while (reader.next()) {
@@ -18,10 +20,10 @@ function messages(bytes: Buffer): object[] {
     else if (reader.type === Frontend.Bind) {
       const view = readBind(reader);
       const values = Array.from({ length: view.parameterCount }, (_, index) => {
+        expect(view.parameterFormat(index)).toBe(0);
         const start = view.parameterStart(index);
-        expect(view.parameterFormat(index)).toBe(1);
-        const isInt4 = view.parameterLength(index) === 4;
-        return isInt4 ? reader.buffer.readInt32BE(start) : Number(reader.buffer.readBigInt64BE(start));
+        const length = view.parameterLength(index);
+        return length < 0 ? null : reader.buffer.toString('utf8', start, start + length);
       });
       said.push({ bind: view.statement, values });
     } else said.push({ type: String.fromCharCode(reader.type) });
@@ -30,96 +32,153 @@ function messages(bytes: Buffer): object[] {
   return said;
 }
 
-const pair: Workload = {
-  name: 'pair',
-  setup: [],
-  variables: [
-    { name: 'id', type: 'int8', min: 2 ** 40 - 3, max: 2 ** 40 + 3 },
-    { name: 'delta', type: 'int4', min: -5, max: 5 },
-  ],
-  statements: [
-    { text: 'BEGIN', parameters: [] },
-    { text: 'UPDATE {schema}t SET n = n -$2 WHERE id = $1 AND $1 > 0', parameters: ['id', 'delta'] },
-  ],
-};
-
-function compile(workload: Workload, protocol: Protocol) {
-  return copyTemplate(compileTransaction({ workload, protocol, schema: 's.' }));
+function script(text: string): Workload {
+  return workloadFromScript(text, { name: 'test.sql' });
 }
 
-describe('compileTransaction', () => {
-  it('sends a simple query as it is written', () => {
+function compile(workload: Workload, protocol: Protocol) {
+  return compileWorkload({ workload, protocol, schema: 's.' });
+}
+
+/** What is sent, one entry to each write, with the values that the variables have then. */
+function sent(instructions: readonly Instruction[], values: readonly Value[]): object[][] {
+  const output = new MessageBuffer();
+  const writes: object[][] = [];
+  for (const instruction of instructions) {
+    if (instruction.kind !== 'send') continue;
+    output.append(instruction.message, values);
+    if (instruction.writes) writes.push(messages(output.take()));
+  }
+  return writes;
+}
+
+const execute = { execute: { portal: '', maxRows: 0 } };
+const sync = { type: 'S' };
+
+describe('compileWorkload', () => {
+  it('sends a statement without variables as bytes that are never copied', () => {
     const template = compile(eventsWorkload(), 'simple');
     expect(template.preparation).toHaveLength(0);
-    expect(template.steps.map(messages)).toEqual([
-      [{ query: "INSERT INTO s.events (payload) VALUES ('x')" }],
-    ]);
+    const [instruction] = template.transactions[0]!.instructions;
+    if (instruction?.kind !== 'send') throw new Error('not a statement');
+    const output = new MessageBuffer();
+    output.append(instruction.message, []);
+    expect(output.take()).toBe(instruction.message.chunks[0]);
+    expect(sent([instruction], [])).toEqual([[{ query: "INSERT INTO s.events (payload) VALUES ('x')" }]]);
   });
 
   it('parses once when prepared, and each time when not', () => {
-    const prepared = compile(countersWorkload({ rows: 9 }), 'prepared');
     const text = 'UPDATE s.counters SET n = n + 1 WHERE id = $1';
+    const prepared = compile(countersWorkload({ rows: 9 }), 'prepared');
     expect(messages(prepared.preparation)).toEqual([
-      { parse: { name: 'postern_wall_0', text, parameterOids: [20] } },
-      { type: 'S' },
+      { parse: { name: 'postern_wall_0', text, parameterOids: [] } },
+      sync,
     ]);
-    const bound = (statement: string) => [
-      { bind: statement, values: [0] },
-      { execute: { portal: '', maxRows: 0 } },
-      { type: 'S' },
-    ];
-    expect(prepared.steps.map(messages)).toEqual([bound('postern_wall_0')]);
+    const values: Value[] = [];
+    values[prepared.slots.get('id')!] = 7;
+    const bound = (statement: string) => [{ bind: statement, values: ['7'] }, execute, sync];
+    expect(sent(prepared.transactions[0]!.instructions, values)).toEqual([bound('postern_wall_0')]);
     const extended = compile(countersWorkload({ rows: 9 }), 'extended');
     expect(extended.preparation).toHaveLength(0);
-    expect(extended.steps.map(messages)).toEqual([
-      [{ parse: { name: '', text, parameterOids: [20] } }, ...bound('')],
+    expect(sent(extended.transactions[0]!.instructions, values)).toEqual([
+      [{ parse: { name: '', text, parameterOids: [] } }, ...bound('')],
     ]);
   });
-});
 
-describe('drawValues', () => {
-  it.each<Protocol>(['simple', 'extended', 'prepared'])(
-    'writes the same values wherever they stand (%s)',
-    (protocol) => {
-      const template = compile(pair, protocol);
-      const random = seededRandom(7);
-      const values = new Float64Array(2);
-      const seen = [new Set<number>(), new Set<number>()] as const;
-      for (let round = 0; round < 500; round++) {
-        drawValues(template, random, values);
-        const [id, delta] = [values[0]!, values[1]!];
-        seen[0].add(id);
-        seen[1].add(delta);
-        const sent = JSON.stringify(messages(template.steps[1]!));
-        if (protocol === 'simple') {
-          expect(sent.replace(/ +/g, ' ')).toContain(`n - ${delta} WHERE id = ${id} AND ${id} > 0`);
-        } else {
-          expect(sent).toContain(`"values":[${id},${delta}]`);
+  it('writes values of any length and kind', () => {
+    const workload = script("\\set a 1\n\\set b 2\nSELECT :a, 'a' || :b, :a::text, :unknown;\n");
+    const ends: [Value, string | null][] = [
+      [0, '0'],
+      [-7, '-7'],
+      [10, '10'],
+      [99, '99'],
+      [2 ** 31, '2147483648'],
+      [Number.MAX_SAFE_INTEGER, '9007199254740991'],
+      [-(2n ** 63n), '-9223372036854775808'],
+      [new Double(0.1), '0.1'],
+      [new Double(1e20), '1e+20'],
+      [new Double(-0.00001), '-1e-05'],
+      [true, 'true'],
+      ['ü'.repeat(3000), 'ü'.repeat(3000)],
+      [null, null],
+    ];
+    for (const [one, oneText] of ends) {
+      for (const [other, otherText] of ends) {
+        for (const protocol of ['simple', 'extended'] as const) {
+          const template = compile(workload, protocol);
+          const values: Value[] = [];
+          values[template.slots.get('a')!] = one;
+          values[template.slots.get('b')!] = other;
+          const [[first, second]] = sent(template.transactions[0]!.instructions, values) as [object[]];
+          if (protocol === 'simple') {
+            const [a, b] = [oneText ?? 'NULL', otherText ?? 'NULL'];
+            expect(first).toEqual({ query: `SELECT ${a}, 'a' || ${b}, ${a}::text, :unknown` });
+          } else {
+            expect(second).toEqual({ bind: '', values: [oneText, otherText, oneText] });
+          }
         }
       }
-      expect([...seen[0]].sort()).toEqual([-3, -2, -1, 0, 1, 2, 3].map((offset) => 2 ** 40 + offset));
-      expect([...seen[1]].sort((a, b) => a - b)).toEqual([-5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5]);
-    },
-  );
-
-  it('gives each client bytes of its own', () => {
-    const template = compileTransaction({ workload: pair, protocol: 'prepared', schema: '' });
-    const [one, other] = [copyTemplate(template), copyTemplate(template)];
-    const before = Buffer.from(other.steps[1]!);
-    drawValues(one, () => 0.99, new Float64Array(2));
-    expect(other.steps[1]).toEqual(before);
-    expect(one.steps[1]).not.toEqual(before);
+    }
   });
 
-  it('draws evenly, the same sequence from the same seed and others from others', () => {
-    const counts = new Uint32Array(10);
-    const random = seededRandom(1);
-    for (let round = 0; round < 100_000; round++) counts[Math.floor(random() * 10)]!++;
-    // Chi-squared of 9 degrees of freedom: 27.9 is passed once in a thousand seeds, and this one is fixed.
-    const chiSquared = counts.reduce((sum, count) => sum + (count - 10_000) ** 2 / 10_000, 0);
-    expect(chiSquared).toBeLessThan(27.9);
-    const first = (seed: number) => Array.from({ length: 3 }, seededRandom(seed));
-    expect(first(1)).toEqual(first(1));
-    expect(first(1)).not.toEqual(first(2));
+  it('makes a parameter of a text that is nothing but a variable', () => {
+    const workload = script("\\set a 1\nSELECT ':a', ':b', '''', 'it''s' || ':a' WHERE ':a' = '1';\n");
+    const values: Value[] = [];
+    const simple = compile(workload, 'simple');
+    values[simple.slots.get('a')!] = 'q';
+    expect(sent(simple.transactions[0]!.instructions, values)).toEqual([
+      [{ query: "SELECT 'q', ':b', '''', 'it''s' || 'q' WHERE 'q' = '1'" }],
+    ]);
+    const [parse] = messages(compile(workload, 'prepared').preparation);
+    const text = "SELECT $1, ':b', '''', 'it''s' || $2 WHERE $3 = '1'";
+    expect(parse).toEqual({ parse: { name: 'postern_wall_0', text, parameterOids: [] } });
+  });
+
+  it('puts a pipeline into one write, and a Sync where it says', () => {
+    const text =
+      '\\startpipeline\nSELECT 1;\nSELECT 2;\n\\syncpipeline\nSELECT 1;\n\\endpipeline\nSELECT 3;\n';
+    const template = compile(script(text), 'prepared');
+    expect(messages(template.preparation)).toHaveLength(4);
+    const { instructions } = template.transactions[0]!;
+    const syncs = instructions.map((instruction) =>
+      instruction.kind === 'send' ? instruction.syncs : undefined,
+    );
+    expect(syncs).toEqual([0, 0, 1, 0, 1, 1]);
+    const one = (name: string) => [{ bind: name, values: [] }, execute];
+    expect(sent(template.transactions[0]!.instructions, [])).toEqual([
+      [...one('postern_wall_0'), ...one('postern_wall_1'), sync, ...one('postern_wall_0'), sync],
+      [...one('postern_wall_2'), sync],
+    ]);
+  });
+
+  it('asks for the columns of a result that is wanted', () => {
+    const template = compile(script('SELECT 1 AS one \\gset\nSELECT :one;\n'), 'extended');
+    const values: Value[] = [];
+    values[template.slots.get('one')!] = 5;
+    const [first, second] = sent(template.transactions[0]!.instructions, values);
+    expect(first).toContainEqual({ type: 'D' });
+    expect(second).toContainEqual({ bind: '', values: ['5'] });
+  });
+
+  it('shares the draws of a mix by weight', () => {
+    const mix = {
+      ...eventsWorkload(),
+      transactions: [3, 1, 4].map((weight) => ({ ...eventsWorkload().transactions[0]!, weight })),
+    };
+    expect(compile(mix, 'simple').shares).toEqual([3 / 8, 4 / 8, 1]);
+  });
+
+  it.each<[Protocol, string, RegExp]>([
+    [
+      'simple',
+      '\\startpipeline\nSELECT 1;\n\\endpipeline\n',
+      /^test\.sql:1: a pipeline is not possible in the simple/,
+    ],
+    ['extended', "\\set a 1\nSELECT 'x:a';\n", /^test\.sql:2: :a stands within quotes/],
+    ['prepared', 'SELECT 1\\; SELECT 2;\n', /^test\.sql:1: several statements in one/],
+    ['simple', '\\set a :b + 1\nSELECT :a;\n', /^test\.sql:1: undefined variable "b"/],
+  ])('refuses by the line what the %s protocol can’t do', (protocol, text, message) => {
+    expect(() => compile(script(text), protocol)).toThrow(PosternError);
+    expect(() => compile(script(text), protocol)).toThrow(message);
   });
 });

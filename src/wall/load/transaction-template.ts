@@ -1,154 +1,270 @@
 /**
- * A workload's transaction as bytes, encoded once: one message group to each statement, each ending in what makes the
- * server answer ReadyForQuery. The values of variables have a fixed place and width in the bytes, and drawing new ones
- * overwrites them there, so the hot loop of the generator encodes nothing.
+ * A workload made ready to run: each transaction's script as a flat list of instructions, whose expressions are closures
+ * and whose messages are bytes; the hot loop (load-client.ts) parses, looks up and encodes nothing.
  *
- * Values go as binary parameters in the extended protocol, and as digits padded with blanks in a simple query's text.
- * A template belongs to one client: its bytes may only be patched when the answer to what was sent before is complete.
+ * A template is shared by all clients of a thread; what a client changes (its variables and the buffer its messages are
+ * put together in) is its own. The variables live as long as the client, over all its transactions, as in pgbench.
  */
-import { assert } from '../../base/assert.ts';
+import { invalidParameter, PosternError } from '../../base/errors.ts';
 import { FrameWriter } from '../../wire/frame-writer.ts';
-import { encodeExecute, encodeParse, encodeSync } from '../../wire/frontend.ts';
-import { Frontend } from '../../wire/message-types.ts';
-import { type Variable, type Workload, withSchema } from '../workload/workload.ts';
+import { encodeParse, encodeSync } from '../../wire/frontend.ts';
+import { compileExpression, type Evaluate } from '../workload/expression-compiler.ts';
+import { parseScript, type ResultTarget, type ScriptCommand } from '../workload/pgbench-script.ts';
+import type { SqlPiece } from '../workload/script-sql.ts';
+import type { Value } from '../workload/script-value.ts';
+import { type Workload, withSchema } from '../workload/workload.ts';
+import { extendedMessage, type MessageTemplate, queryMessage, SYNC } from './message-template.ts';
 
 /** How statements are sent: as text, parsed each time, or parsed once a connection. */
 export type Protocol = 'simple' | 'extended' | 'prepared';
 
-interface Patch {
-  readonly step: number;
-  readonly offset: number;
-  readonly widthBytes: number;
-  readonly variable: number;
-  readonly encoding: 'int4' | 'int8' | 'digits';
-}
+export type Instruction = { readonly line: number } & (
+  | { readonly kind: 'set'; readonly slot: number; readonly evaluate: Evaluate }
+  /** Goes on at `target` unless the condition is true. */
+  | { readonly kind: 'branch'; readonly condition: Evaluate; target: number }
+  | { readonly kind: 'jump'; target: number }
+  | { readonly kind: 'sleep'; readonly amount: Evaluate; readonly unitMs: number }
+  | {
+      readonly kind: 'send';
+      readonly message: MessageTemplate;
+      /** How many ReadyForQuery answer it. */
+      readonly syncs: 0 | 1;
+      /** What has been put together goes out, and is waited for. */
+      readonly writes: boolean;
+      readonly into: ResultTarget | undefined;
+    }
+);
 
 export interface TransactionTemplate {
-  /** Sent once on each connection, answered by one ReadyForQuery; empty if nothing is prepared. */
-  readonly preparation: Buffer;
-  /** One write and one ReadyForQuery each. */
-  readonly steps: readonly Buffer[];
-  readonly variables: readonly Variable[];
-  readonly patches: readonly Patch[];
+  readonly name: string;
+  readonly instructions: readonly Instruction[];
 }
 
-const INT4_OID = 23;
-const INT8_OID = 20;
-const BINARY = 1;
+export interface WorkloadTemplate {
+  /** Sent once on each connection, answered by one ReadyForQuery; empty if nothing is prepared. */
+  readonly preparation: Buffer;
+  readonly transactions: readonly TransactionTemplate[];
+  /** Cumulated: a number drawn from [0, 1) means the first transaction whose share is above it. */
+  readonly shares: readonly number[];
+  /** The variables' places among a client's values. */
+  readonly slots: ReadonlyMap<string, number>;
+  /** What is set before the first transaction. */
+  readonly initial: ReadonlyMap<string, Value>;
+}
 
-/** A double in [0, 1). */
-type RandomSource = () => number;
-
-export function compileTransaction(options: {
+/** Throws PosternError (22023), with the line, for a script that can't be run, or not by this protocol. */
+export function compileWorkload(options: {
   workload: Workload;
   protocol: Protocol;
   /** Empty, or ends in a dot. */
   schema: string;
-}): TransactionTemplate {
+}): WorkloadTemplate {
   const { workload, protocol, schema } = options;
-  const patches: Patch[] = [];
-  const preparation = new FrameWriter();
-  const steps = workload.statements.map((statement, step) => {
-    const text = withSchema(statement.text, schema);
-    const drawn = statement.parameters.map((name) => variableIndex(workload, name));
-    if (protocol === 'simple') return encodeSimple({ workload, text, drawn, step, patches });
-    const name = protocol === 'prepared' ? `postern_wall_${step}` : '';
+  const scripts = workload.transactions.map(({ name, script }) => ({
+    name,
+    commands: parseScript(withSchema(script, schema), name),
+  }));
+  const initial = new Map<string, Value>(Object.entries(workload.variables));
+  const compiler = new Compiler(
+    protocol,
+    initial,
+    scripts.flatMap(({ commands }) => commands),
+  );
+  const transactions = scripts.map(({ name, commands }) => compiler.transaction(name, commands));
+  const weights = workload.transactions.map((transaction) => transaction.weight);
+  const sumOf = (some: readonly number[]): number => some.reduce((sum, weight) => sum + weight, 0);
+  return {
+    preparation: compiler.preparation(),
+    transactions,
+    shares: weights.map((_, index) => sumOf(weights.slice(0, index + 1)) / sumOf(weights)),
+    slots: compiler.slots,
+    initial,
+  };
+}
+
+class Compiler {
+  readonly slots = new Map<string, number>();
+  private readonly protocol: Protocol;
+  private readonly assigned: ReadonlySet<string>;
+  /** \gset makes variables whose names are known when the result comes. */
+  private readonly hasResults: boolean;
+  /** Prepared statements by their text. */
+  private readonly prepared = new Map<string, string>();
+
+  constructor(protocol: Protocol, initial: ReadonlyMap<string, Value>, commands: readonly ScriptCommand[]) {
+    this.protocol = protocol;
+    const set = commands.flatMap((command) => (command.kind === 'set' ? [command.name] : []));
+    this.assigned = new Set(['client_id', ...initial.keys(), ...set]);
+    this.hasResults = commands.some((command) => command.kind === 'sql' && command.into !== undefined);
+    for (const name of this.assigned) this.slotOf(name);
+  }
+
+  preparation(): Buffer {
     const writer = new FrameWriter();
-    const oids = drawn.map((index) => (workload.variables[index]!.type === 'int4' ? INT4_OID : INT8_OID));
-    encodeParse(protocol === 'prepared' ? preparation : writer, name, text, oids);
-    encodeBind(writer, { workload, name, drawn, step, patches });
-    encodeExecute(writer, '', 0);
-    encodeSync(writer);
+    for (const [text, name] of this.prepared) encodeParse(writer, name, text, []);
+    if (this.prepared.size > 0) encodeSync(writer);
     return Buffer.from(writer.take());
-  });
-  if (protocol === 'prepared') encodeSync(preparation);
-  return { preparation: Buffer.from(preparation.take()), steps, variables: workload.variables, patches };
-}
-
-/** The same transaction with bytes of its own, for another client. */
-export function copyTemplate(template: TransactionTemplate): TransactionTemplate {
-  if (template.patches.length === 0) return template;
-  return { ...template, steps: template.steps.map((step) => Buffer.from(step)) };
-}
-
-/** Draws each variable once and writes it wherever the transaction uses it. `values` is scratch, as long as `variables`. */
-export function drawValues(template: TransactionTemplate, random: RandomSource, values: Float64Array): void {
-  const { variables, patches, steps } = template;
-  for (let index = 0; index < variables.length; index++) {
-    const { min, max } = variables[index]!;
-    values[index] = min + Math.floor(random() * (max - min + 1));
   }
-  for (let index = 0; index < patches.length; index++) {
-    const patch = patches[index]!;
-    writeValue(steps[patch.step]!, patch, values[patch.variable]!);
+
+  transaction(name: string, commands: readonly ScriptCommand[]): TransactionTemplate {
+    let line = 1;
+    try {
+      const instructions: Instruction[] = [];
+      const blocks: OpenBlock[] = [];
+      let inPipeline = false;
+      for (const command of commands) {
+        line = command.line;
+        switch (command.kind) {
+          case 'startpipeline':
+            if (this.protocol === 'simple') {
+              throw invalidParameter(
+                'a pipeline is not possible in the simple protocol',
+                'Choose the protocol extended or prepared.',
+              );
+            }
+            inPipeline = true;
+            break;
+          case 'endpipeline':
+          case 'syncpipeline':
+            inPipeline = command.kind === 'syncpipeline';
+            instructions.push({
+              kind: 'send',
+              line,
+              message: SYNC,
+              syncs: 1,
+              writes: !inPipeline,
+              into: undefined,
+            });
+            break;
+          case 'sql':
+            instructions.push(this.statement(command, inPipeline));
+            break;
+          case 'set': {
+            const evaluate = compileExpression(command.expression, (of) => this.knownSlot(of));
+            instructions.push({ kind: 'set', line, slot: this.slotOf(command.name), evaluate });
+            break;
+          }
+          case 'sleep': {
+            const amount = compileExpression(command.amount, (of) => this.knownSlot(of));
+            instructions.push({ kind: 'sleep', line, amount, unitMs: command.unitMs });
+            break;
+          }
+          default:
+            this.condition(command, instructions, blocks);
+        }
+      }
+      return { name, instructions };
+    } catch (error) {
+      if (!(error instanceof PosternError)) throw error;
+      throw invalidParameter(`${name}:${line}: ${error.message}`, error.hint);
+    }
+  }
+
+  private condition(
+    command: Extract<ScriptCommand, { kind: 'if' } | { kind: 'elif' } | { kind: 'else' | 'endif' }>,
+    instructions: Instruction[],
+    blocks: OpenBlock[],
+  ): void {
+    const { line } = command;
+    if (command.kind === 'if') blocks.push({ branch: undefined, jumps: [] });
+    const block = blocks.at(-1)!;
+    if (command.kind === 'elif' || command.kind === 'else') {
+      const jump: Jump = { kind: 'jump', line, target: 0 };
+      block.jumps.push(jump);
+      instructions.push(jump);
+    }
+    // The branch before, if its condition is not true, goes on here.
+    if (block.branch !== undefined) block.branch.target = instructions.length;
+    block.branch = undefined;
+    if (command.kind === 'if' || command.kind === 'elif') {
+      const condition = compileExpression(command.condition, (of) => this.knownSlot(of));
+      const branch: Branch = { kind: 'branch', line, condition, target: 0 };
+      block.branch = branch;
+      instructions.push(branch);
+    }
+    if (command.kind !== 'endif') return;
+    for (const jump of block.jumps) jump.target = instructions.length;
+    blocks.pop();
+  }
+
+  private statement(command: Extract<ScriptCommand, { kind: 'sql' }>, inPipeline: boolean): Instruction {
+    const { line, into } = command;
+    const [texts, names] = this.separate(command.pieces);
+    const slots = names.map((name) => this.slotOf(name));
+    const common = { kind: 'send', line, syncs: inPipeline ? 0 : 1, writes: !inPipeline, into } as const;
+    if (this.protocol === 'simple') return { ...common, message: queryMessage(texts, slots) };
+    if (command.isCombined) {
+      throw invalidParameter(
+        `several statements in one (\\;) are not possible in the ${this.protocol} protocol`,
+        'Choose the protocol simple, or a pipeline.',
+      );
+    }
+    const text = texts.reduce((sum, part, index) => `${sum}$${index}${part}`);
+    const name = this.protocol === 'prepared' ? this.preparedName(text) : '';
+    const describes = into !== undefined;
+    return { ...common, message: extendedMessage({ text, name, slots, describes, isLast: !inPipeline }) };
+  }
+
+  /** The text around the variables, and their names. A name that nothing sets is text. */
+  private separate(pieces: readonly SqlPiece[]): [texts: string[], names: string[]] {
+    const texts = [''];
+    const names: string[] = [];
+    const isSimple = this.protocol === 'simple';
+    let inQuotes = false;
+    for (const piece of pieces) {
+      if (typeof piece === 'string') {
+        texts[texts.length - 1] += inQuotes ? piece.slice(1) : piece;
+        inQuotes = false;
+      } else if (!this.assigned.has(piece.variable) && (piece.quoting !== 'none' || !this.hasResults)) {
+        texts[texts.length - 1] += `:${piece.variable}`;
+      } else if (piece.quoting === 'whole' && !isSimple) {
+        // A parameter is a text already: its quotes go.
+        texts[texts.length - 1] = texts.at(-1)!.slice(0, -1);
+        inQuotes = true;
+        names.push(piece.variable);
+        texts.push('');
+      } else if (piece.quoting === 'part' && !isSimple) {
+        throw invalidParameter(
+          `:${piece.variable} stands within quotes, where the ${this.protocol} protocol has no parameters`,
+          'Choose the protocol simple, or put nothing else into the quotes.',
+        );
+      } else {
+        names.push(piece.variable);
+        texts.push('');
+      }
+    }
+    return [texts, names];
+  }
+
+  private preparedName(text: string): string {
+    let name = this.prepared.get(text);
+    if (name === undefined) {
+      name = `postern_wall_${this.prepared.size}`;
+      this.prepared.set(text, name);
+    }
+    return name;
+  }
+
+  private knownSlot(name: string): number {
+    if (!this.assigned.has(name) && !this.hasResults) throw invalidParameter(`undefined variable "${name}"`);
+    return this.slotOf(name);
+  }
+
+  private slotOf(name: string): number {
+    let slot = this.slots.get(name);
+    if (slot === undefined) {
+      slot = this.slots.size;
+      this.slots.set(name, slot);
+    }
+    return slot;
   }
 }
 
-function writeValue(bytes: Buffer, patch: Patch, value: number): void {
-  switch (patch.encoding) {
-    case 'int4':
-      bytes.writeInt32BE(value, patch.offset);
-      return;
-    case 'int8':
-      // Two halves, since a BigInt for each value would be an allocation.
-      bytes.writeInt32BE(Math.floor(value / 2 ** 32), patch.offset);
-      bytes.writeUInt32BE(value - Math.floor(value / 2 ** 32) * 2 ** 32, patch.offset + 4);
-      return;
-    case 'digits':
-      bytes.write(String(value).padStart(patch.widthBytes), patch.offset, 'latin1');
-  }
+/** An \if that has not come to its \endif. */
+interface OpenBlock {
+  branch: Branch | undefined;
+  readonly jumps: Jump[];
 }
 
-function encodeSimple(options: {
-  workload: Workload;
-  text: string;
-  drawn: readonly number[];
-  step: number;
-  patches: Patch[];
-}): Buffer {
-  const { workload, text, drawn, step, patches } = options;
-  const writer = new FrameWriter();
-  writer.begin(Frontend.Query);
-  let textEnd = 0;
-  for (const reference of text.matchAll(/\$(\d+)/g)) {
-    const variable = drawn[Number(reference[1]) - 1];
-    assert(variable !== undefined, `a workload's text names ${reference[0]} without a parameter for it`);
-    writer.string(text.slice(textEnd, reference.index));
-    textEnd = reference.index + reference[0].length;
-    const { min, max } = workload.variables[variable]!;
-    // One blank more than the digits need: `n -$1` with -5 must not become the comment `--5`.
-    const widthBytes = Math.max(String(min).length, String(max).length) + 1;
-    patches.push({ step, offset: writer.length, widthBytes, variable, encoding: 'digits' });
-    writer.string(' '.repeat(widthBytes));
-  }
-  writer.cstring(text.slice(textEnd));
-  writer.end();
-  return Buffer.from(writer.take());
-}
-
-function encodeBind(
-  writer: FrameWriter,
-  options: { workload: Workload; name: string; drawn: readonly number[]; step: number; patches: Patch[] },
-): void {
-  writer.begin(Frontend.Bind);
-  writer.cstring('');
-  writer.cstring(options.name);
-  writer.int16(1);
-  writer.int16(BINARY);
-  writer.int16(options.drawn.length);
-  for (const variable of options.drawn) {
-    const encoding = options.workload.variables[variable]!.type;
-    const widthBytes = encoding === 'int4' ? 4 : 8;
-    writer.int32(widthBytes);
-    options.patches.push({ step: options.step, offset: writer.length, widthBytes, variable, encoding });
-    for (let written = 0; written < widthBytes; written += 4) writer.int32(0);
-  }
-  writer.int16(0);
-  writer.end();
-}
-
-function variableIndex(workload: Workload, name: string): number {
-  const index = workload.variables.findIndex((variable) => variable.name === name);
-  assert(index >= 0, `workload ${workload.name} has no variable ${name}`);
-  return index;
-}
+type Branch = Extract<Instruction, { kind: 'branch' }>;
+type Jump = Extract<Instruction, { kind: 'jump' }>;

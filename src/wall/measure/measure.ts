@@ -1,93 +1,56 @@
 /**
- * The sweep: the same workload by 1, 2, 4, … clients in a closed loop, one point after the other, and beside each figure
- * what it has to be read with: the server's settings, the machine's load, and the generator's own use of CPU.
+ * A measurement of one server from beginning to end: its schema, its points, and the facts that they have to be read with.
+ * Which points: the search for the wall (search.ts), or a list of client counts, or arrivals at a given rate (an open
+ * loop), or the highest rate that keeps an objective (slo-search.ts).
  *
  * Invariant: whatever ends it (its last point, an error, the signal), no thread and no connection of it is left, and the
  * schema it made is gone, or the error says that it is not.
  */
 import { parseDsn } from '../../pg/dsn.ts';
-import { LoadError, LoadGenerator, type LoadMeasurement } from '../load/generator.ts';
+import { LoadError, LoadGenerator } from '../load/generator.ts';
 import type { Protocol } from '../load/transaction-template.ts';
-import {
-  type MachineFacts,
-  type MachineSample,
-  machineFacts,
-  machineShares,
-  processTreeCpuSeconds,
-  sampleMachine,
-} from '../server/machine.ts';
-import { isThisMachine, MeasuredServer, type ServerFacts } from '../server/measured-server.ts';
+import { machineFacts } from '../server/machine.ts';
+import { isThisMachine, MeasuredServer, MeasureError, type ServerFacts } from '../server/measured-server.ts';
+import { ProbeConnection } from '../server/probe-connection.ts';
 import type { Workload } from '../workload/workload.ts';
+import { findWall } from './find-wall.ts';
+import { type MeasuredLoad, measurePoint } from './point.ts';
+import type { ProgressEvent } from './progress.ts';
+import { EarlierPoints, type MeasureSettings, workloadHash } from './resume.ts';
+import type { SearchPoint } from './search.ts';
+import { formatSlo, keepsSlo, type Slo } from './slo.ts';
+import { nextSloStep, type SloProbe } from './slo-search.ts';
+import {
+  bestOf,
+  isVoid,
+  type SkippedPoint,
+  type SloFinding,
+  type SweepPoint,
+  type SweepResult,
+  type Wall,
+} from './sweep.ts';
+import { watchTraffic } from './traffic.ts';
+import { fitUsl } from './usl.ts';
+import { WindowCounters } from './window-counters.ts';
 
-const CLIENTS_DEFAULT: readonly number[] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+const CLIENTS_MAX_DEFAULT = 512;
 const SECONDS_PER_POINT_DEFAULT = 5;
-const WARMUP_SECONDS_DEFAULT = 1;
+/** At most; of a short point, half of its length. What is still warming up after that is cut off the window. */
+const WARMUP_SECONDS_MAX = 1;
+/** Connections of an open loop: arrivals that find all of them busy are late. */
+const OPEN_LOOP_CLIENTS_DEFAULT = 64;
+/** Connecting, draining, and what is read around a point. */
+const POINT_OVERHEAD_SECONDS = 1;
 const TOO_MANY_CONNECTIONS = '53300';
-
-export interface SweepPoint {
-  readonly clients: number;
-  /** Transactions that succeeded within the window, a second. */
-  readonly tps: number;
-  readonly p50Ms: number;
-  readonly p95Ms: number;
-  readonly p99Ms: number;
-  readonly maxMs: number;
-  /** Failed transactions within the window by SQLSTATE; they don't count in tps. */
-  readonly errors: Readonly<Record<string, number>>;
-  /** One message to each SQLSTATE. */
-  readonly errorMessages: Readonly<Record<string, string>>;
-  readonly transactions: number;
-  readonly seconds: number;
-  /** All that the server confirmed, also during warm-up and after the window: with an empty table before, its rows. */
-  readonly acknowledged: number;
-  /** Of one core: 1.5 is one core and a half. */
-  readonly generatorCpuShare: number;
-  /** The generator was the bottleneck: the server could have done more than this figure. */
-  readonly clientBound: boolean;
-  /** Of all cores of the machine that the generator runs on. */
-  readonly machineBusyShare?: number;
-  readonly stealShare?: number;
-  /** CPU time of each known process tree to each transaction; 'server' is the local postmaster's. */
-  readonly cpuMsPerTransaction: Readonly<Record<string, number>>;
-}
-
-export interface SkippedPoint {
-  readonly clients: number;
-  readonly reason: string;
-}
-
-export interface SweepResult {
-  /** Where it was measured, without the password. */
-  readonly target: string;
-  readonly workload: string;
-  readonly protocol: Protocol;
-  /** The connections were encrypted, which costs both sides CPU. */
-  readonly tls: boolean;
-  readonly startedAt: string;
-  readonly points: readonly SweepPoint[];
-  readonly skipped: readonly SkippedPoint[];
-  /** The point of most transactions a second; undefined if none was measured. */
-  readonly best: SweepPoint | undefined;
-  readonly server: ServerFacts;
-  readonly machine: MachineFacts;
-  /** Client and server are on one machine, and take its cores from each other. */
-  readonly sharesMachine: boolean;
-}
-
-export type ProgressEvent =
-  | { readonly kind: 'preparing' | 'cleaning' }
-  | { readonly kind: 'connecting'; readonly clients: number }
-  | {
-      readonly kind: 'running';
-      readonly clients: number;
-      readonly phase: 'warmup' | 'window';
-      /** Since the phase began; `tps` is over this time. */
-      readonly elapsedSeconds: number;
-      readonly phaseSeconds: number;
-      readonly tps: number;
-    }
-  | { readonly kind: 'point'; readonly point: SweepPoint }
-  | { readonly kind: 'skipped'; readonly skipped: SkippedPoint };
+/** The search for an objective goes from one in a thousand of what the closed loop did to a fifth more than that. */
+const SLO_LOWEST_SHARE = 0.001;
+const SLO_START_SHARE = 0.5;
+const SLO_HIGHEST_SHARE = 1.2;
+/** What the figures depend on, beside the workload. */
+const SETTINGS_THAT_COUNT = [
+  ...['fsync', 'synchronous_commit', 'full_page_writes', 'wal_level', 'synchronous_standby_names'],
+  ...['commit_delay', 'shared_buffers'],
+];
 
 export interface MeasureOptions {
   readonly dsn: string;
@@ -95,17 +58,32 @@ export interface MeasureOptions {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   readonly workload: Workload;
   readonly protocol?: Protocol;
+  /** These counts and no others, in this order; undefined: the wall is searched for. Of an open loop: its connections. */
   readonly clients?: readonly number[];
+  /** Of the search; default 512. */
+  readonly clientsMax?: number;
+  /** An open loop with so many arrivals a second. */
+  readonly rate?: number;
+  /** The highest rate that keeps this is searched for. */
+  readonly slo?: Slo;
   readonly warmupSeconds?: number;
   readonly secondsPerPoint?: number;
+  /** For the whole search; it is told as "not reached" when it ends too early. */
+  readonly budgetSeconds?: number;
   /** Default true: tables in a schema of their own, dropped again. False: they are there, and found by search_path. */
   readonly setup?: boolean;
+  /** Default false: a server with other traffic on it is refused. Nobody looks where `setup` is false. */
+  readonly allowTraffic?: boolean;
   /** Threads of the generator; default: half the cores, at most four. */
   readonly workers?: number;
   /** Process trees on this machine whose CPU time is to be told for each transaction: a name and a pid. */
   readonly processes?: Readonly<Record<string, number>>;
+  /** An earlier measurement that did not end: its points are taken over. */
+  readonly resume?: SweepResult | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (event: ProgressEvent) => void;
+  /** After each point: what there is so far. */
+  readonly onPartialResult?: (result: SweepResult) => void;
 }
 
 /** The sweep ended early; `points` are those that were measured before. */
@@ -129,14 +107,20 @@ export async function measureWall(options: MeasureOptions): Promise<SweepResult>
   options.onProgress?.({ kind: 'preparing' });
   const server = await MeasuredServer.connect(dsn);
   const points: SweepPoint[] = [];
+  let probe: ProbeConnection | undefined;
   let result: SweepResult | undefined;
   let failure: unknown;
   try {
-    result = await sweep(server, options, points);
+    if (options.setup ?? true) {
+      await server.lock();
+      probe = await ProbeConnection.open(server.target).catch(() => undefined);
+    }
+    result = await new Measurement({ server, probe, options, points }).run();
   } catch (error) {
     failure = error;
   }
   options.onProgress?.({ kind: 'cleaning' });
+  await probe?.end();
   const leftover = await server.clean();
   if (result === undefined) throw ended(failure, points, leftover);
   if (leftover !== undefined) throw new SweepError(leftover, { points });
@@ -153,209 +137,306 @@ function ended(failure: unknown, points: readonly SweepPoint[], leftover: string
   });
 }
 
-/** Adds to `points`, so that what was measured before a failure is not lost. */
-async function sweep(
-  server: MeasuredServer,
-  options: MeasureOptions,
-  points: SweepPoint[],
-): Promise<SweepResult> {
-  const makesSchema = options.setup ?? true;
-  const schema = makesSchema ? await server.makeSchema(options.workload, options.signal) : '';
-  const facts = await server.facts();
-  const postmaster = makesSchema ? await server.localPostmaster() : undefined;
-  const processes = { ...(postmaster === undefined ? {} : { server: postmaster }), ...options.processes };
-  // Behind a pooler or the router a client is no connection of the server, whose count then says nothing.
-  const freeConnections = makesSchema ? await server.freeConnections() : undefined;
-  const protocol = options.protocol ?? 'prepared';
-  const startedAt = new Date().toISOString();
-  const skipped: SkippedPoint[] = [];
-  const { target } = server;
-  const generator = new LoadGenerator({
-    target,
-    workload: options.workload,
-    protocol,
-    schema,
-    workers: options.workers,
-  });
-  try {
-    for (const clients of options.clients ?? CLIENTS_DEFAULT) {
-      const reason = await measureInto(points, { generator, clients, processes, freeConnections, options });
-      if (reason === undefined) continue;
-      skipped.push({ clients, reason });
-      options.onProgress?.({ kind: 'skipped', skipped: { clients, reason } });
-    }
-  } finally {
-    await generator.close();
-  }
-  return {
-    target: server.description,
-    workload: options.workload.name,
-    protocol,
-    tls: target.tls !== undefined,
-    startedAt,
-    points,
-    skipped,
-    best: bestOf(points),
-    server: facts,
-    machine: machineFacts(),
-    sharesMachine: isThisMachine(target.host),
-  };
-}
-
-interface PointTask {
+/** What all points share, once the server is prepared. */
+interface Prepared {
   readonly generator: LoadGenerator;
-  readonly clients: number;
+  readonly counters: WindowCounters | undefined;
+  readonly facts: ServerFacts;
+  readonly traffic: string | undefined;
   readonly processes: Readonly<Record<string, number>>;
+  /** Undefined: not known; behind a pooler or the router a client is no connection of the server. */
   readonly freeConnections: number | undefined;
-  readonly options: MeasureOptions;
+  readonly settings: MeasureSettings;
+  readonly earlier: EarlierPoints;
 }
 
-/** Gives why the point was skipped, if it was. */
-async function measureInto(points: SweepPoint[], task: PointTask): Promise<string | undefined> {
-  const { clients, freeConnections, options } = task;
-  if (freeConnections !== undefined && clients > freeConnections) {
-    return `the server has ${freeConnections} connections to spare (max_connections)`;
+interface Found {
+  readonly wall?: Wall;
+  readonly slo?: SloFinding;
+}
+
+type Purpose = NonNullable<SweepPoint['purpose']>;
+
+class Measurement {
+  private readonly server: MeasuredServer;
+  private readonly probe: ProbeConnection | undefined;
+  private readonly options: MeasureOptions;
+  /** Added to as they are measured, so that what was measured before a failure is not lost. */
+  private readonly points: SweepPoint[];
+  private readonly skipped: SkippedPoint[] = [];
+  private readonly protocol: Protocol;
+  private readonly pace: { readonly windowSeconds: number; readonly warmupSeconds: number };
+  private readonly startedAt = new Date().toISOString();
+
+  constructor(parts: {
+    server: MeasuredServer;
+    probe: ProbeConnection | undefined;
+    options: MeasureOptions;
+    points: SweepPoint[];
+  }) {
+    this.server = parts.server;
+    this.probe = parts.probe;
+    this.options = parts.options;
+    this.points = parts.points;
+    this.protocol = parts.options.protocol ?? 'prepared';
+    const windowSeconds = parts.options.secondsPerPoint ?? SECONDS_PER_POINT_DEFAULT;
+    const warmupSeconds = parts.options.warmupSeconds ?? Math.min(WARMUP_SECONDS_MAX, windowSeconds / 2);
+    this.pace = { windowSeconds, warmupSeconds };
   }
-  let point: SweepPoint;
-  try {
-    point = await measurePoint(task);
-  } catch (error) {
-    // The server, or what stands before it, has fewer connections for us than could be known before.
-    if (error instanceof LoadError && error.serverError?.sqlState === TOO_MANY_CONNECTIONS)
-      return error.message;
-    throw error;
+
+  async run(): Promise<SweepResult> {
+    const prepared = await this.prepare();
+    let found: Found;
+    try {
+      found = await this.find(prepared);
+    } finally {
+      await prepared.generator.close();
+    }
+    const { data, sharedBuffers } = await this.server.sizes();
+    return {
+      ...this.resultSoFar(prepared),
+      finished: true,
+      ...found,
+      ...(data === undefined ? {} : { dataBytes: data }),
+      ...(sharedBuffers === undefined ? {} : { sharedBuffersBytes: sharedBuffers }),
+    };
   }
-  points.push(point);
-  options.onProgress?.({ kind: 'point', point });
-  if (point.transactions > 0) return undefined;
+
+  private async prepare(): Promise<Prepared> {
+    const { options, server, probe, protocol } = this;
+    const makesSchema = options.setup ?? true;
+    const traffic = await this.refuseTraffic();
+    const facts = await server.facts();
+    const settings = this.settingsThatCount(facts);
+    const earlier = new EarlierPoints(options.resume, settings);
+    const schema = makesSchema ? await server.makeSchema(options.workload, options.signal) : '';
+    const postmaster = makesSchema ? await server.localPostmaster() : undefined;
+    const counters = probe === undefined ? undefined : await openCounters(probe);
+    return {
+      generator: new LoadGenerator({
+        ...{ target: server.target, workload: options.workload, protocol, schema },
+        workers: options.workers,
+      }),
+      counters,
+      facts: { ...facts, unread: [...facts.unread, ...(counters?.unread ?? [])] },
+      traffic,
+      processes: { ...(postmaster === undefined ? {} : { server: postmaster }), ...options.processes },
+      freeConnections: makesSchema ? await server.freeConnections() : undefined,
+      settings,
+      earlier,
+    };
+  }
+
+  /** Gives what was seen. */
+  private async refuseTraffic(): Promise<string | undefined> {
+    const { probe, options, server } = this;
+    if (probe === undefined || options.allowTraffic === true) return undefined;
+    const pid = await server.backendPid();
+    const { isQuiet, seen } = await watchTraffic(probe, pid === undefined ? [] : [pid], options.signal);
+    if (isQuiet) return seen;
+    throw new MeasureError(
+      `the server has other traffic on it (${seen}), which a measurement would harm and be spoilt by; measure another server, or say --i-know`,
+    );
+  }
+
+  private settingsThatCount(facts: ServerFacts): MeasureSettings {
+    const { options, server, protocol } = this;
+    const counting = SETTINGS_THAT_COUNT.flatMap((name) => {
+      const value = facts.settings[name];
+      return value === undefined ? [] : [[name, value]];
+    });
+    return {
+      target: server.description,
+      workload: `${options.workload.name} ${workloadHash(options.workload)}`,
+      protocol,
+      'seconds a point': this.pace.windowSeconds,
+      'seconds of warm-up': this.pace.warmupSeconds,
+      ...(options.slo === undefined ? {} : { objective: formatSlo(options.slo) }),
+      ...(facts.version === undefined ? {} : { version: facts.version }),
+      ...Object.fromEntries(counting),
+    };
+  }
+
+  private async find(prepared: Prepared): Promise<Found> {
+    const { options } = this;
+    if (options.slo !== undefined) return { slo: await this.searchSlo(prepared, options.slo) };
+    if (options.rate !== undefined) {
+      const clients = this.openLoopClients(prepared);
+      await this.measure(prepared, { clients, purpose: 'rate', rate: options.rate });
+      return {};
+    }
+    if (options.clients === undefined) return { wall: await this.searchWall(prepared) };
+    for (const clients of options.clients) await this.measure(prepared, { clients, purpose: 'sweep' });
+    return {};
+  }
+
+  private async searchWall(prepared: Prepared): Promise<Wall> {
+    const { budgetSeconds } = this.options;
+    const wanted = this.options.clientsMax ?? CLIENTS_MAX_DEFAULT;
+    const free = prepared.freeConnections ?? wanted;
+    if (free === 0) throw new MeasureError('the server has no connection to spare (max_connections)');
+    const pointSeconds = this.pace.windowSeconds + this.pace.warmupSeconds + POINT_OVERHEAD_SECONDS;
+    return findWall({
+      settings: {
+        clientsMax: Math.min(wanted, free),
+        clientsMaxIs: free < wanted ? 'connections' : 'max-clients',
+      },
+      budget:
+        budgetSeconds === undefined
+          ? undefined
+          : { seconds: budgetSeconds, pointSeconds, now: () => performance.now() },
+      measure: async (clients, purpose) => {
+        const point = await this.measure(prepared, { clients, purpose });
+        return point === undefined ? undefined : searchPoint(point);
+      },
+    });
+  }
+
+  private async searchSlo(prepared: Prepared, slo: Slo): Promise<SloFinding> {
+    const clients = this.openLoopClients(prepared);
+    const scale = await this.measure(prepared, { clients, purpose: 'scale' });
+    if (scale === undefined) throw new LoadError(`the server has no connections for ${clients} clients`);
+    const search = {
+      startRate: this.options.rate ?? SLO_START_SHARE * scale.tps,
+      lowestRate: SLO_LOWEST_SHARE * scale.tps,
+      highestRate: SLO_HIGHEST_SHARE * scale.tps,
+    };
+    const probes: SloProbe[] = [];
+    let next = nextSloStep(search, probes);
+    while (next.kind === 'measure') {
+      const { rate } = next;
+      const point = await this.measure(prepared, { clients, purpose: 'slo', rate });
+      probes.push({ rate, keeps: point?.keepsSlo ?? false });
+      next = nextSloStep(search, probes);
+    }
+    const { kind, rate, low, high, points, exhausted } = next.result;
+    const objective = formatSlo(slo);
+    return { objective, kind, points, exhausted, ...given({ rate, low, high }) };
+  }
+
+  private openLoopClients(prepared: Prepared): number {
+    const wanted = this.options.clients?.[0] ?? OPEN_LOOP_CLIENTS_DEFAULT;
+    return Math.max(1, Math.min(wanted, prepared.freeConnections ?? wanted));
+  }
+
+  /** Undefined: it was skipped. Rejects with LoadError when nothing at all succeeded. */
+  private async measure(
+    prepared: Prepared,
+    wanted: { clients: number; purpose: Purpose; rate?: number },
+  ): Promise<SweepPoint | undefined> {
+    const { clients } = wanted;
+    const { freeConnections } = prepared;
+    const earlier = prepared.earlier.take(wanted);
+    if (earlier !== undefined) {
+      this.add(prepared, earlier, true);
+      return earlier;
+    }
+    if (freeConnections !== undefined && clients > freeConnections) {
+      this.skip(clients, `the server has ${freeConnections} connections to spare (max_connections)`);
+      return undefined;
+    }
+    let load: MeasuredLoad;
+    try {
+      load = await this.run1(prepared, wanted);
+    } catch (error) {
+      // The server, or what stands before it, has fewer connections for us than could be known before.
+      if (!(error instanceof LoadError) || error.serverError?.sqlState !== TOO_MANY_CONNECTIONS) throw error;
+      this.skip(clients, error.message);
+      return undefined;
+    }
+    const point = this.judged(load);
+    this.add(prepared, point, false);
+    refuseEmpty(point);
+    return point;
+  }
+
+  private run1(
+    prepared: Prepared,
+    wanted: { clients: number; purpose: Purpose; rate?: number },
+  ): Promise<MeasuredLoad> {
+    const { options } = this;
+    return measurePoint({
+      ...wanted,
+      generator: prepared.generator,
+      ...this.pace,
+      processes: prepared.processes,
+      counters: prepared.counters,
+      signal: options.signal,
+      onProgress: options.onProgress,
+    });
+  }
+
+  /** With whether it kept the objective, of an open loop that has one. */
+  private judged({ point, measured }: MeasuredLoad): SweepPoint {
+    const { slo } = this.options;
+    if (slo === undefined || measured.openLoop === undefined) return point;
+    const failed = [...measured.errors.values()].reduce((sum, count) => sum + count, 0);
+    const unserved = measured.openLoop.missed + failed;
+    return { ...point, keepsSlo: keepsSlo(slo, { latencies: measured.latencies, unserved }) };
+  }
+
+  private add(prepared: Prepared, point: SweepPoint, resumed: boolean): void {
+    this.points.push(point);
+    this.options.onProgress?.({ kind: 'point', point, ...(resumed ? { resumed } : {}) });
+    this.options.onPartialResult?.(this.resultSoFar(prepared));
+  }
+
+  private skip(clients: number, reason: string): void {
+    const skipped = { clients, reason };
+    this.skipped.push(skipped);
+    this.options.onProgress?.({ kind: 'skipped', skipped });
+  }
+
+  private resultSoFar(prepared: Prepared): SweepResult {
+    const { server, options, points } = this;
+    const { facts, traffic } = prepared;
+    const { version, replicas, settings, unread } = facts;
+    const closed = points.filter((point) => point.openLoop === undefined && !isVoid(point));
+    return {
+      target: server.description,
+      workload: options.workload.name,
+      protocol: this.protocol,
+      tls: server.target.tls !== undefined,
+      startedAt: this.startedAt,
+      finished: false,
+      settings: { ...prepared.settings },
+      points: [...points],
+      skipped: [...this.skipped],
+      ...given({ best: bestOf(points), usl: fitUsl(closed), traffic }),
+      server: { settings, unread: [...unread], ...given({ version, replicas }) },
+      machine: machineFacts(),
+      sharesMachine: isThisMachine(server.target.host),
+    };
+  }
+}
+
+async function openCounters(probe: ProbeConnection): Promise<WindowCounters | undefined> {
+  return WindowCounters.open(probe).catch(() => undefined);
+}
+
+function refuseEmpty(point: SweepPoint): void {
+  if (point.transactions > 0) return;
   const [failed] = Object.entries(point.errorMessages);
   throw new LoadError(
     failed === undefined
-      ? `no transaction of ${clients} clients was answered within the window`
+      ? `no transaction of ${point.clients} clients was answered within the window`
       : `every transaction failed: ${failed[1]} (${failed[0]})`,
   );
 }
 
-async function measurePoint(task: PointTask): Promise<SweepPoint> {
-  const { generator, clients, processes, options } = task;
-  const warmupSeconds = options.warmupSeconds ?? WARMUP_SECONDS_DEFAULT;
-  const windowSeconds = options.secondsPerPoint ?? SECONDS_PER_POINT_DEFAULT;
-  const live = new LiveRate({ clients, warmupSeconds, windowSeconds, tell: options.onProgress });
-  let before: Sample | undefined;
-  let after: Sample | undefined;
-  options.onProgress?.({ kind: 'connecting', clients });
-  const measured = await generator.measurePoint({
-    clients,
-    warmupMs: warmupSeconds * 1000,
-    windowMs: windowSeconds * 1000,
-    signal: options.signal,
-    onConnected: () => live.enter('warmup'),
-    onOpen: () => {
-      before = takeSample(processes);
-      live.enter('window');
-    },
-    onClose: () => {
-      after = takeSample(processes);
-    },
-    onProgress: (acknowledged) => live.update(acknowledged),
-  });
-  if (measured.unanswered > 0) {
-    throw new LoadError(`${measured.unanswered} of ${clients} clients had no answer long after the window`);
-  }
-  return toPoint({ clients, measured, before, after });
-}
-
-interface Sample {
-  readonly machine: MachineSample | undefined;
-  readonly cpuSeconds: ReadonlyMap<string, number>;
-}
-
-function takeSample(processes: Readonly<Record<string, number>>): Sample {
-  const cpuSeconds = new Map<string, number>();
-  for (const [name, pid] of Object.entries(processes)) {
-    const seconds = processTreeCpuSeconds(pid);
-    if (seconds !== undefined) cpuSeconds.set(name, seconds);
-  }
-  return { machine: sampleMachine(), cpuSeconds };
-}
-
-function toPoint(options: {
-  clients: number;
-  measured: LoadMeasurement;
-  before: Sample | undefined;
-  after: Sample | undefined;
-}): SweepPoint {
-  const { clients, measured, before, after } = options;
-  const { latencies } = measured;
-  const shares = machineShares(before?.machine, after?.machine);
-  const cpuMsPerTransaction: Record<string, number> = {};
-  for (const [name, seconds] of after?.cpuSeconds ?? []) {
-    const earlier = before?.cpuSeconds.get(name);
-    if (earlier !== undefined && latencies.count > 0) {
-      cpuMsPerTransaction[name] = ((seconds - earlier) * 1000) / latencies.count;
-    }
-  }
+export function searchPoint(point: SweepPoint): SearchPoint {
   return {
-    clients,
-    tps: measured.transactionsPerSecond,
-    p50Ms: latencies.percentileMs(0.5),
-    p95Ms: latencies.percentileMs(0.95),
-    p99Ms: latencies.percentileMs(0.99),
-    maxMs: latencies.maxMs,
-    errors: Object.fromEntries(measured.errors),
-    errorMessages: Object.fromEntries(measured.errorMessages),
-    transactions: latencies.count,
-    seconds: measured.seconds,
-    acknowledged: measured.acknowledged,
-    generatorCpuShare: measured.cpuShare,
-    clientBound: measured.clientBound,
-    ...(shares === undefined ? {} : { machineBusyShare: shares.busyShare, stealShare: shares.stealShare }),
-    cpuMsPerTransaction,
+    clients: point.clients,
+    mean: point.tps,
+    standardError: point.standardError ?? 0,
+    degrees: point.degrees ?? 0,
+    voidReasons: point.voidReasons ?? [],
   };
 }
 
-function bestOf(points: readonly SweepPoint[]): SweepPoint | undefined {
-  return points.reduce<SweepPoint | undefined>(
-    (best, point) => (best === undefined || point.tps > best.tps ? point : best),
-    undefined,
-  );
-}
-
-/** Turns the count of confirmed transactions into 'running' events of the phase that is on. */
-class LiveRate {
-  private readonly options: {
-    clients: number;
-    warmupSeconds: number;
-    windowSeconds: number;
-    tell: ((event: ProgressEvent) => void) | undefined;
+/** The fields that are there: with exact optional properties, undefined is a value of its own. */
+function given<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
   };
-  private phase: 'warmup' | 'window' | undefined;
-  private enteredAt = 0;
-  private acknowledged = 0;
-  private acknowledgedAtEntry = 0;
-
-  constructor(options: LiveRate['options']) {
-    this.options = options;
-  }
-
-  enter(phase: 'warmup' | 'window'): void {
-    this.phase = phase;
-    this.enteredAt = performance.now();
-    this.acknowledgedAtEntry = this.acknowledged;
-  }
-
-  update(acknowledged: number): void {
-    this.acknowledged = acknowledged;
-    const { clients, warmupSeconds, windowSeconds, tell } = this.options;
-    const elapsedSeconds = (performance.now() - this.enteredAt) / 1000;
-    if (this.phase === undefined || elapsedSeconds <= 0) return;
-    tell?.({
-      kind: 'running',
-      clients,
-      phase: this.phase,
-      elapsedSeconds,
-      phaseSeconds: this.phase === 'warmup' ? warmupSeconds : windowSeconds,
-      tps: (acknowledged - this.acknowledgedAtEntry) / elapsedSeconds,
-    });
-  }
 }

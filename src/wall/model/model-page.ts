@@ -1,5 +1,5 @@
 /** The model of four ceilings as text with bars, as JSON, and as one HTML file with its chart. */
-import { escapeHtml } from '../report/report.ts';
+import { escapeHtml } from '../report/html.ts';
 import { PAGE_STYLE } from '../report/report-page.ts';
 import {
   type Ceiling,

@@ -34,6 +34,7 @@ thead th.group[colspan] { color: var(--accent); text-align: left; }
 .left { text-align: left; white-space: normal; }
 td.left { color: var(--faint); min-width: 160px; }
 .best-cell { font-weight: 700; }
+.bar { display: inline-block; height: 9px; background: var(--curve-0); border-radius: 2px; min-width: 1px; }
 em { color: var(--warn); font-style: normal; font-weight: 600; }
 .chart { width: 100%; }
 .uplot, .uplot .u-legend { font-family: inherit; color: var(--text); }
@@ -41,12 +42,23 @@ em { color: var(--warn); font-style: normal; font-weight: 600; }
 .uplot .u-legend th, .uplot .u-legend td { border: 0; padding: 2px 4px; color: var(--text); }
 `;
 
-/** Draws both charts, again when the window's width or the colour scheme changes. Plain script of the browser. */
-export const CHART_SCRIPT = `
-(function () {
-  var data = JSON.parse(document.getElementById('data').textContent);
+/**
+ * Draws both charts of some curves into the elements with these ids, again when the window's width or the colour scheme
+ * changes. Plain script of the browser.
+ */
+export const DRAW_CHARTS_FUNCTION = `
+function drawCharts(data, rateId, latencyId) {
   var drawn = [];
   function colour(name) { return getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim(); }
+  /** Counts that lie too close together would overlap: of those only the first has its label. */
+  function apart(u, splits) {
+    var last = 0;
+    return splits.map(function (value) {
+      if (last !== 0 && value / last < 1.2) return null;
+      last = value;
+      return value;
+    });
+  }
   function axes(label, format) {
     var common = {
       stroke: colour('faint'), font: '12px system-ui, sans-serif', labelFont: '12px system-ui, sans-serif',
@@ -54,8 +66,8 @@ export const CHART_SCRIPT = `
     };
     return [
       Object.assign({ label: 'clients', splits: function () { return data.clients; },
-        filter: function (u, splits) { return splits; },
-        values: function (u, splits) { return splits.map(String); } }, common),
+        filter: apart,
+        values: function (u, splits) { return splits.map(function (value) { return value === null ? '' : String(value); }); } }, common),
       Object.assign({ label: label, size: 76, values: function (u, splits) {
         return splits.map(function (value) { return value === null ? '' : format(value); }); } }, common),
     ];
@@ -77,7 +89,29 @@ export const CHART_SCRIPT = `
       width: place.clientWidth, height: 340, scales: { x: clientsScale(), y: valueScale }, axes: valueAxes,
       cursor: { drag: { x: false, y: false } },
       series: [{ label: 'clients', value: function (u, value) { return value === null ? '–' : String(value); } }].concat(series),
+      hooks: { draw: [function (u) { if (id === rateId) intervals(u); }] },
     }, [data.clients].concat(columns), place));
+  }
+  /** A curve with low and high has a whisker at each point: the 95% interval. */
+  function intervals(u) {
+    var ratio = devicePixelRatio || 1, arm = 4 * ratio;
+    u.ctx.save();
+    u.ctx.lineWidth = ratio;
+    data.curves.forEach(function (curve, index) {
+      if (!curve.low) return;
+      u.ctx.strokeStyle = colour('curve-' + (index % 4));
+      data.clients.forEach(function (clients, place) {
+        if (curve.low[place] === null) return;
+        var x = u.valToPos(clients, 'x', true);
+        var top = u.valToPos(curve.high[place], 'y', true), bottom = u.valToPos(curve.low[place], 'y', true);
+        u.ctx.beginPath();
+        u.ctx.moveTo(x, top); u.ctx.lineTo(x, bottom);
+        u.ctx.moveTo(x - arm, top); u.ctx.lineTo(x + arm, top);
+        u.ctx.moveTo(x - arm, bottom); u.ctx.lineTo(x + arm, bottom);
+        u.ctx.stroke();
+      });
+    });
+    u.ctx.restore();
   }
   function rate(value) { return Math.round(value).toLocaleString('en-US'); }
   function milliseconds(value) { return Number(value.toPrecision(3)) + ' ms'; }
@@ -85,8 +119,8 @@ export const CHART_SCRIPT = `
     drawn.forEach(function (one) { one.destroy(); });
     drawn = [];
     var top = 1;
-    data.curves.forEach(function (curve) { curve.tps.forEach(function (tps) { top = Math.max(top, tps || 0); }); });
-    chart('rate', data.curves.map(function (curve) { return curve.tps; }),
+    data.curves.forEach(function (curve) { curve.tps.concat(curve.high || []).forEach(function (tps) { top = Math.max(top, tps || 0); }); });
+    chart(rateId, data.curves.map(function (curve) { return curve.tps; }),
       data.curves.map(function (curve, index) { return line(curve.label, index, rate); }),
       { range: [0, top * 1.08] }, axes('transactions a second', rate));
     var columns = [], series = [];
@@ -94,11 +128,15 @@ export const CHART_SCRIPT = `
       columns.push(curve.p50Ms, curve.p99Ms);
       series.push(line(curve.label + ' p50', index, milliseconds), line(curve.label + ' p99', index, milliseconds, [6, 4]));
     });
-    chart('latency', columns, series, { distr: 3, log: 10 }, axes('latency', milliseconds));
+    chart(latencyId, columns, series, { distr: 3, log: 10 }, axes('latency', milliseconds));
   }
   var pending;
   addEventListener('resize', function () { clearTimeout(pending); pending = setTimeout(draw, 150); });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
   draw();
-})();
+}
+`;
+
+export const CHART_SCRIPT = `${DRAW_CHARTS_FUNCTION}
+drawCharts(JSON.parse(document.getElementById('data').textContent), 'rate', 'latency');
 `;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { samplePoint, sampleResult } from '../../../test/support/sample-sweep.ts';
-import type { ProgressEvent, SweepPoint } from '../measure/measure.ts';
+import { samplePoint, sampleResult, sampleSearch } from '../../../test/support/sample-sweep.ts';
+import type { ProgressEvent } from '../measure/progress.ts';
+import type { SweepPoint } from '../measure/sweep.ts';
 import { verdictOf } from '../measure/verdict.ts';
 import { formatPoint, WallTable } from './table.ts';
 
@@ -11,6 +12,10 @@ describe('formatPoint', () => {
     [
       { errors: { '23505': 3 } },
       'clients=   8  tps=      1000  p50= 0.29 ms  p99= 0.91 ms  errors: 3 × 23505',
+    ],
+    [
+      { tpsPlusMinus: 12, voidReasons: ['steal', 'unsteady'], purpose: 'confirm' },
+      'clients=   8  tps=      1000  p50= 0.29 ms  p99= 0.91 ms  ±1.2%  afresh  void: steal, unsteady',
     ],
     [
       { clientBound: true, generatorCpuShare: 0.98 },
@@ -78,7 +83,47 @@ describe('verdictOf', () => {
   it('says what the machine was at', () => {
     expect(verdictOf(curve([100, 100], { machineBusyShare: 0.97 }))).toContain('97% busy');
     expect(verdictOf(curve([100, 100], { machineBusyShare: 0.5 }))).not.toContain('busy');
+    const crowded = verdictOf(curve([100, 100], { machineBusyShare: 0.97, othersShare: 0.4 }));
+    expect(crowded).toContain('Other programs took 40% of this machine');
+    expect(crowded).not.toContain('CPU is what ends it');
     expect(verdictOf(curve([100, 100], { stealShare: 0.2 }))).toContain('hypervisor took 20%');
     expect(verdictOf(curve([100, 100], { errors: { '40001': 7 } }))).toContain('7 transactions failed');
+  });
+
+  it('tells what a search has found', () => {
+    const found = sampleSearch();
+    expect(verdictOf(found)).toBe(
+      'The wall is at 1,402 ± 15 transactions a second, reached with 4 clients, flat to 16 (more were not tried).',
+    );
+    const wall = {
+      kind: 'not-reached',
+      rate: { tps: 900, plusMinus: 20 },
+      clients: 64,
+      afresh: true,
+    } as const;
+    expect(verdictOf({ ...found, wall: { ...wall, because: 'connections' } })).toContain(
+      'not reached: at least 900 ± 20 transactions a second, with 64 clients; the server has no more connections',
+    );
+    expect(verdictOf({ ...found, wall: { kind: 'void', reasons: ['steal'] } })).toContain(
+      'every point was void (steal)',
+    );
+  });
+
+  it('leaves void points out of what it says', () => {
+    const point = (clients: number, tps: number) => samplePoint({ clients, tps });
+    const spike = samplePoint({ clients: 4, tps: 5000, voidReasons: ['unsteady'] });
+    const verdict = verdictOf(sampleResult([point(1, 100), point(2, 200), spike, point(8, 201)]));
+    expect(verdict).toContain('about 201 transactions a second, reached with 2 clients');
+  });
+
+  it('tells what an open loop kept', () => {
+    const slo = { objective: 'p99=50ms', points: 9, exhausted: false } as const;
+    const of = (more: object) =>
+      verdictOf({ ...sampleResult([samplePoint()]), slo: { ...slo, kind: 'found', ...more } });
+    expect(of({ rate: 800, low: 780, high: 850 })).toContain(
+      'p99=50ms holds up to 800 transactions a second (every point at 780 and below kept it, every point at 850',
+    );
+    expect(of({ kind: 'never' })).toContain('does not hold at any rate');
+    expect(of({ kind: 'always', rate: 900, exhausted: true })).toContain('up to 900');
   });
 });

@@ -3,13 +3,14 @@
  * over and over while a point is measured. In a pipe or a log only whole lines appear.
  */
 import { unreachable } from '../../base/assert.ts';
-import type { ProgressEvent, SkippedPoint, SweepPoint } from '../measure/measure.ts';
+import type { ProgressEvent } from '../measure/progress.ts';
+import type { SkippedPoint, SweepPoint } from '../measure/sweep.ts';
 
 const ERASE_LINE = '\r\x1b[2K';
 
 export function formatPoint(point: SweepPoint): string {
   return [formatRate(point), formatLatency('p50', point.p50Ms), formatLatency('p99', point.p99Ms)]
-    .concat(remarks(point))
+    .concat(interval(point), remarks(point))
     .join('  ');
 }
 
@@ -40,7 +41,10 @@ export class WallTable {
         this.live(runningLine(event));
         return;
       case 'point':
-        this.line(formatPoint(event.point));
+        this.line(`${formatPoint(event.point)}${event.resumed === true ? '  (measured before)' : ''}`);
+        return;
+      case 'note':
+        this.line(event.text);
         return;
       case 'skipped':
         this.line(formatSkipped(event.skipped));
@@ -63,7 +67,8 @@ export class WallTable {
     this.write(`${text}\n`);
   }
 
-  private live(text: string): void {
+  /** Shows what goes on until the next line. */
+  live(text: string): void {
     if (!this.isTerminal || text === this.liveLine) return;
     this.liveLine = text;
     this.write(ERASE_LINE + text);
@@ -86,8 +91,29 @@ function formatLatency(name: string, ms: number): string {
   return `${name}=${(ms < 100 ? ms.toFixed(2) : ms.toFixed(0)).padStart(5)} ms`;
 }
 
+/** Half of the 95% interval, as a share. */
+function interval({ tps, tpsPlusMinus }: SweepPoint): string[] {
+  return tpsPlusMinus === undefined || tps === 0 ? [] : [`±${((100 * tpsPlusMinus) / tps).toFixed(1)}%`];
+}
+
+const PURPOSE_TEXTS: Readonly<Partial<Record<NonNullable<SweepPoint['purpose']>, string>>> = {
+  bisect: 'towards the knee',
+  confirm: 'afresh',
+  scale: 'closed loop, for scale',
+};
+
 function remarks(point: SweepPoint): string[] {
   const notes: string[] = [];
+  const purpose = point.purpose === undefined ? undefined : PURPOSE_TEXTS[point.purpose];
+  if (purpose !== undefined) notes.push(purpose);
+  if (point.openLoop !== undefined) {
+    const { rate, late, missed, offered } = point.openLoop;
+    const share = (count: number): string => `${((100 * count) / Math.max(1, offered)).toFixed(1)}%`;
+    const kept = point.keepsSlo === undefined ? '' : point.keepsSlo ? ', kept' : ', broken';
+    notes.push(
+      `at ${Math.round(rate)} arrivals a second: ${share(late)} late, ${share(missed)} missed${kept}`,
+    );
+  }
   const errors = Object.entries(point.errors);
   if (errors.length > 0)
     notes.push(`errors: ${errors.map(([state, count]) => `${count} × ${state}`).join(', ')}`);
@@ -96,6 +122,8 @@ function remarks(point: SweepPoint): string[] {
       `client-bound: the generator used ${point.generatorCpuShare.toFixed(1)} cores, the server could do more`,
     );
   }
+  const voids = point.voidReasons?.filter((reason) => reason !== 'client-bound') ?? [];
+  if (voids.length > 0) notes.push(`void: ${voids.join(', ')}`);
   return notes;
 }
 

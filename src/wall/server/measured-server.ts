@@ -50,11 +50,16 @@ const SETTINGS_READ = [
   'full_page_writes',
   'wal_level',
   'commit_delay',
+  'commit_siblings',
   'synchronous_standby_names',
   'max_connections',
   'shared_buffers',
+  'wal_buffers',
+  'wal_compression',
   'max_wal_size',
   'checkpoint_timeout',
+  'checkpoint_completion_target',
+  'autovacuum',
 ];
 
 export class MeasuredServer {
@@ -62,6 +67,7 @@ export class MeasuredServer {
   private client: Client;
   private readonly usesTls: boolean;
   private ownsSchema = false;
+  private isLocked = false;
 
   private constructor(dsn: Dsn, client: Client, usesTls: boolean) {
     this.dsn = dsn;
@@ -157,15 +163,19 @@ export class MeasuredServer {
   private async dropSchemaAnew(): Promise<void> {
     await this.end();
     this.client = await connectClient(this.dsn, this.usesTls);
+    this.isLocked = false;
     await this.lock();
     await this.dropSchema();
   }
 
-  private async lock(): Promise<void> {
+  /** Rejects if another measurement of this database is running; from here on none can begin. */
+  async lock(): Promise<void> {
+    if (this.isLocked) return;
     const { locked } = await this.row('SELECT pg_try_advisory_lock($1) AS locked', [ADVISORY_LOCK_KEY]);
     if (locked !== true) {
       throw new MeasureError(`another measurement is running in database "${this.dsn.database}"`);
     }
+    this.isLocked = true;
   }
 
   /** Only under the lock. Refuses a schema that somebody else has made. */
@@ -223,6 +233,34 @@ export class MeasuredServer {
       unread.push('pg_stat_replication');
     }
     return { version, settings, replicas, unread };
+  }
+
+  /** The process id of this object's own session; undefined where it can't be had (behind some poolers). */
+  async backendPid(): Promise<number | undefined> {
+    const { pid } = await this.row('SELECT pg_backend_pid() AS pid');
+    return typeof pid === 'number' ? pid : undefined;
+  }
+
+  /** In bytes; what can't be read is undefined. `data`: the tables and indexes of the workload, if they are in its schema. */
+  async sizes(): Promise<{ data: number | undefined; sharedBuffers: number | undefined }> {
+    const bytes = async (text: string, values: unknown[] = []): Promise<number | undefined> => {
+      try {
+        const { bytes: value } = await this.row(text, values);
+        return typeof value === 'number' ? value : undefined;
+      } catch {
+        return undefined;
+      }
+    };
+    return {
+      data: this.ownsSchema
+        ? await bytes(
+            `SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::float8 AS bytes FROM pg_class
+             WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'm')`,
+            [MEASURE_SCHEMA],
+          )
+        : undefined,
+      sharedBuffers: await bytes(`SELECT pg_size_bytes(current_setting('shared_buffers'))::float8 AS bytes`),
+    };
   }
 
   /** The postmaster's pid if the server runs on this machine and its processes can be seen. */

@@ -1,0 +1,116 @@
+/** `postern wall watch`: its options. What it does is in run-watch.ts, loaded only then. */
+import { readFileSync } from 'node:fs';
+import { type Command, InvalidArgumentError } from 'commander';
+import { PosternError } from '../base/errors.ts';
+import { parseSlo, type Slo } from '../wall/measure/slo.ts';
+
+const SECONDS_MIN = 1;
+const SECONDS_MAX = 3_600;
+const DURATION_MAX = 365 * 86_400;
+const ALERTS = ['symptom', 'wall'] as const;
+const METRICS_HOST = '127.0.0.1';
+
+export interface WatchArguments {
+  readonly interval: number;
+  readonly window: number;
+  readonly sustain: number;
+  readonly duration: number | undefined;
+  /** Writes a second. */
+  readonly wall: number | undefined;
+  readonly slo: Slo | undefined;
+  readonly nodeExporter: string | undefined;
+  readonly metrics: { readonly host: string; readonly port: number } | undefined;
+  readonly alert: (typeof ALERTS)[number] | undefined;
+  readonly webhook: string | undefined;
+  readonly history: string | undefined;
+}
+
+export function registerWallWatch(wall: Command): void {
+  wall
+    .command('watch')
+    .summary('watch a live server approach its ceiling')
+    .description(
+      'Watches a live primary, reading only and at most once a second: four symptoms of the wall, how far away it is, and when it will be reached.',
+    )
+    .argument('<dsn>', 'postgres://user:password@host:port/database, or host=… dbname=…')
+    .option('--wall <rate>', 'the measured wall: writes a second, or a JSON file of "wall measure"', wallRate)
+    .option('--slo <objective>', 'the service level objective, as p99=50ms', objective)
+    .option('--interval <s>', 'between two looks', seconds(SECONDS_MIN, SECONDS_MAX), 1)
+    .option('--window <s>', 'over which slopes are taken', seconds(10, 86_400), 60)
+    .option('--sustain <s>', 'how long a condition has to hold to be a symptom', seconds(1, 86_400), 15)
+    .option('--duration <s>', 'stop after this long (default: at Ctrl-C)', seconds(1, DURATION_MAX))
+    .option('--node-exporter <url>', 'where the server’s machine tells of its processors')
+    .option('--metrics <address>', 'serve /metrics for Prometheus at [host:]port', address)
+    .option(
+      '--alert <what>',
+      'end with status 3 at the first symptom, or 4 at the wall: symptom, wall',
+      alertName,
+    )
+    .option('--webhook <url>', 'POST each change of the verdict there, as JSON', webhookUrl)
+    .option('--history <file>', 'keep the peaks of each minute there, for the date of arrival')
+    .addHelpText(
+      'after',
+      '\nExit status: 0 ended as asked, 1 it could not watch, 3 and 4 by --alert, 130 by Ctrl-C.',
+    )
+    .action(async (dsn: string, options: WatchArguments) => {
+      const { runWatch } = await import('./run-watch.ts');
+      process.exitCode = await runWatch(dsn, options);
+    });
+}
+
+function seconds(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`It must be a number from ${least} to ${most}.`);
+  };
+}
+
+/** The file's figure is what "wall measure --json" writes for the wall. */
+function wallRate(text: string): number {
+  const typed = Number(text);
+  if (typed > 0 && Number.isFinite(typed)) return typed;
+  let document: unknown;
+  try {
+    document = JSON.parse(readFileSync(text, 'utf8'));
+  } catch {
+    throw new InvalidArgumentError(
+      'It must be a number above 0, or a file that "wall measure --json" wrote.',
+    );
+  }
+  const found = wallOf(document);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError('That file holds no wall.');
+}
+
+function wallOf(document: unknown): number | undefined {
+  const wall = (document as { wall?: { tps?: unknown } } | null)?.wall;
+  return typeof wall?.tps === 'number' && wall.tps > 0 ? wall.tps : undefined;
+}
+
+function objective(text: string): Slo {
+  try {
+    return parseSlo(text);
+  } catch (error) {
+    if (error instanceof PosternError)
+      throw new InvalidArgumentError(`${error.message}. ${error.hint ?? ''}`);
+    throw error;
+  }
+}
+
+function address(text: string): { host: string; port: number } {
+  const match = /^(?:(.+):)?(\d+)$/.exec(text);
+  const port = Number(match?.[2]);
+  if (match && port <= 65_535) return { host: match[1] ?? METRICS_HOST, port };
+  throw new InvalidArgumentError('It must be a port, or host:port.');
+}
+
+function alertName(text: string): string {
+  if (ALERTS.some((name) => name === text)) return text;
+  throw new InvalidArgumentError(`It must be one of ${ALERTS.join(', ')}.`);
+}
+
+function webhookUrl(text: string): string {
+  if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return text;
+  throw new InvalidArgumentError('It must be an address that begins with http:// or https://.');
+}
