@@ -5,7 +5,8 @@
  *   npm run bench:router -- [--quick] [--json FILE]
  */
 import { benchArguments } from './support/arguments.ts';
-import { cellName, generatorCell, warmUp } from './support/bench-cells.ts';
+import { generatorCell, warmUp } from './support/bench-cells.ts';
+import { cellName } from './support/bench-ratios.ts';
 import { BenchStage } from './support/bench-stage.ts';
 import { type RatioWanted, ratiosOf } from './support/ratios.ts';
 import { report } from './support/result.ts';
@@ -34,8 +35,8 @@ try {
     return [
       { name: `tps_${clients}`, ...merged },
       { name: `tps_alone_${clients}`, ...alone },
-      { name: `router_cpu_us_${clients}`, ...merged, figure: (of) => of.cpuUs.router! },
-      { name: `router_alone_cpu_us_${clients}`, ...alone, figure: (of) => of.cpuUs.router! },
+      { name: `router_cpu_us_${clients}`, ...merged, figure: (of) => of.cpuUs.router },
+      { name: `router_alone_cpu_us_${clients}`, ...alone, figure: (of) => of.cpuUs.router },
       { name: `added_us_${clients}`, ...merged, figure: (of, over) => (of.p50Ms - over.p50Ms) * 1000 },
       { name: `added_us_${clients}_alone`, ...alone, figure: (of, over) => (of.p50Ms - over.p50Ms) * 1000 },
     ];

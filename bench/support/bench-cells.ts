@@ -1,19 +1,27 @@
-/** The questions of `npm run bench`, for its short and its long form, and the ratios taken from them. */
+/** The questions of `npm run bench`, for its short and its long form. */
 import type { Protocol } from '../../src/wall/load/transaction-template.ts';
+import {
+  CROWDED_NAME,
+  cellName,
+  DUPLICATE_PERCENTAGES,
+  duplicatesName,
+  IDLE_CELL,
+  LOCKED_CELL,
+  WORKER_COUNTS,
+  WORKERS_CLIENT_COUNTS,
+  workersCellName,
+  workersName,
+} from './bench-ratios.ts';
 import type { BenchStage } from './bench-stage.ts';
 import { measureLockedRow } from './locked-row.ts';
 import { measureWithPgbench } from './pgbench.ts';
 import type { Endpoint } from './point.ts';
-import { answersRatio, type RatioWanted } from './ratios.ts';
 import type { Cell, Contender } from './rounds.ts';
 import { type BenchWorkload, INSERTS, insertsWithDuplicates, TWO_ROWS, UPDATES } from './workloads.ts';
 
 const CLIENT_COUNTS = [1, 8, 32, 64, 128, 250, 512];
 const PROTOCOLS: readonly Protocol[] = ['prepared', 'extended', 'simple'];
-const PGBENCH_CLIENT_COUNTS = [1, 8, 64, 250];
-const DUPLICATE_PERCENTAGES = [1, 5];
-const LOCKED_CELL = 'locked row 64';
-const LOCKED = { free: 'postern', locked: 'postern, locked' };
+const PGBENCH_CLIENT_COUNTS = [1, 8, 32, 64, 128, 512];
 
 export interface Pace {
   readonly warmupMs: number;
@@ -22,12 +30,13 @@ export interface Pace {
   readonly checkpoints: boolean;
 }
 
-const QUICK: Pace = { warmupMs: 200, windowMs: 550, checkpoints: false };
-const LONG: Pace = { warmupMs: 500, windowMs: 1_500, checkpoints: true };
+const QUICK: Pace = { warmupMs: 150, windowMs: 500, checkpoints: false };
+const LONG: Pace = { warmupMs: 400, windowMs: 1_000, checkpoints: true };
+/** Where there is a target. */
+const LONG_TARGET: Pace = { ...LONG, windowMs: 2_000 };
 const LONG_LOCK: Pace = { ...LONG, windowMs: 10_000 };
-const PGBENCH_SECONDS = 3;
 
-/** What has a target, and no more: 28 points a round. */
+/** What has a target, and no more: 32 points a round. */
 export function quickCells(stage: BenchStage): Cell[] {
   const { direct, router } = stage;
   const two = [direct, router];
@@ -36,6 +45,7 @@ export function quickCells(stage: BenchStage): Cell[] {
   return [
     ...[1, 8, 64, 128, 250, 512].map((clients) => prepared(INSERTS, clients)),
     ...[64, 128].map((clients) => prepared(UPDATES, clients)),
+    prepared(TWO_ROWS, 64),
     generatorCell(stage, { workload: INSERTS, protocol: 'simple', clients: 64, endpoints: two, pace: QUICK }),
     generatorCell(stage, {
       ...{ workload: INSERTS, protocol: 'extended', clients: 64, pace: QUICK },
@@ -43,39 +53,49 @@ export function quickCells(stage: BenchStage): Cell[] {
     }),
     ...DUPLICATE_PERCENTAGES.map((percentage) => duplicatesCell(stage, percentage, QUICK)),
     lockedCell(stage, [router], { ...QUICK, windowMs: 1_000 }),
+    idleCell(stage, { ...QUICK, windowMs: 1_000 }),
   ];
 }
 
+/** Direct, PgBouncer and the router everywhere; the router without merging for A, where it has a target. */
 export function longCells(stage: BenchStage): Cell[] {
   const workloads = [INSERTS, UPDATES, TWO_ROWS];
-  const { direct, router } = stage;
+  const { direct, router, passing } = stage;
   return [
     ...workloads.flatMap((workload) =>
       PROTOCOLS.flatMap((protocol) =>
         CLIENT_COUNTS.map((clients) =>
           generatorCell(stage, {
-            ...{ workload, protocol, clients, pace: LONG },
-            endpoints: everyEndpoint(stage, protocol),
+            ...{ workload, protocol, clients },
+            pace: protocol === 'prepared' && workload !== TWO_ROWS ? LONG_TARGET : LONG,
+            endpoints: everyEndpoint(stage, protocol).filter(
+              (endpoint) => workload === INSERTS || endpoint !== passing,
+            ),
           }),
         ),
       ),
     ),
-    ...DUPLICATE_PERCENTAGES.map((percentage) => duplicatesCell(stage, percentage, LONG)),
+    ...DUPLICATE_PERCENTAGES.map((percentage) => duplicatesCell(stage, percentage, LONG_TARGET)),
     lockedCell(stage, [direct, router], LONG_LOCK),
-    ...workloads.flatMap((workload) => [
-      ...PGBENCH_CLIENT_COUNTS.map((clients) => pgbenchCell(stage, workload, 'prepared', clients)),
-      ...(['extended', 'simple'] as const).map((protocol) => pgbenchCell(stage, workload, protocol, 64)),
-    ]),
+    idleCell(stage, LONG_TARGET),
+    ...WORKERS_CLIENT_COUNTS.map((clients) => workersCell(stage, clients, LONG_TARGET)),
+    ...workloads.flatMap((workload) =>
+      PROTOCOLS.flatMap((protocol) =>
+        PGBENCH_CLIENT_COUNTS.map((clients) => pgbenchCell(stage, workload, protocol, clients)),
+      ),
+    ),
   ].filter((cell) => cell.contenders.length > 0);
 }
 
 /** A little of everything, not recorded: the first round should not be the one that compiles the code. */
-export async function warmUp(stage: BenchStage): Promise<void> {
+export async function warmUp(stage: BenchStage, cells: readonly Cell[] = []): Promise<void> {
   for (const endpoint of everyEndpoint(stage, 'extended'))
     await stage.generators.measure(endpoint, {
       ...{ workload: INSERTS.workload, protocol: 'extended', clients: 64 },
       ...{ warmupMs: 100, windowMs: 400 },
     });
+  // Why there is none is told at its point.
+  if (cells.some(({ name }) => name === IDLE_CELL)) await stage.crowdedRouter().catch(() => {});
   await stage.server.query('CHECKPOINT');
 }
 
@@ -115,14 +135,49 @@ function pgbenchCell(stage: BenchStage, workload: BenchWorkload, protocol: Proto
     contenders:
       pgbench === undefined
         ? []
-        : everyEndpoint(stage, protocol).map((endpoint) => ({
-            endpoint: endpoint.name,
-            measure: () =>
-              measureWithPgbench(pgbench, endpoint, {
-                ...{ workload, protocol, clients },
-                windowSeconds: PGBENCH_SECONDS,
-              }),
-          })),
+        : everyEndpoint(stage, protocol)
+            .filter((endpoint) => endpoint !== stage.passing)
+            .map((endpoint) => ({
+              endpoint: endpoint.name,
+              measure: () => measureWithPgbench(pgbench, endpoint, { workload, protocol, clients, ...LONG }),
+            })),
+  };
+}
+
+/** A by 64 clients, with and without thousands that are connected and idle. */
+function idleCell(stage: BenchStage, pace: Pace): Cell {
+  const load = { workload: INSERTS.workload, protocol: 'prepared', clients: 64, ...pace } as const;
+  return {
+    name: IDLE_CELL,
+    prepare: () => reset(stage, INSERTS.reset, pace),
+    contenders: [
+      {
+        endpoint: stage.router.name,
+        measure: () => stage.generators.measure(stage.router, load),
+      },
+      {
+        endpoint: CROWDED_NAME,
+        measure: async () => {
+          const { endpoint, idle } = await stage.crowdedRouter();
+          const figures = await stage.generators.measure(endpoint, load);
+          if (!idle.areConnected()) throw new Error('an idle client was disconnected');
+          return { ...figures, idleClientBytes: idle.routerBytesEach };
+        },
+      },
+    ],
+  };
+}
+
+/** A through routers that differ in nothing but the number of their workers. */
+function workersCell(stage: BenchStage, clients: number, pace: Pace): Cell {
+  const load = { workload: INSERTS.workload, protocol: 'prepared', clients, ...pace } as const;
+  return {
+    name: workersCellName(clients),
+    prepare: () => reset(stage, INSERTS.reset, pace),
+    contenders: WORKER_COUNTS.map((workers) => ({
+      endpoint: workersName(workers),
+      measure: async () => stage.generators.measure(await stage.routerWithWorkers(workers), load),
+    })),
   };
 }
 
@@ -158,51 +213,4 @@ function lockedCell(stage: BenchStage, endpoints: readonly Endpoint[], pace: Pac
 async function reset(stage: BenchStage, statements: readonly string[], pace: Pace): Promise<void> {
   for (const statement of statements) await stage.server.query(statement);
   if (pace.checkpoints) await stage.server.query('CHECKPOINT');
-}
-
-export function cellName(workload: string, protocol: Protocol, clients: number): string {
-  return `${workload} ${protocol} ${clients}`;
-}
-
-function duplicatesName(percentage: number): string {
-  return `${percentage}% duplicates 64`;
-}
-
-/** The names with targets first, then every other pair that the cells hold: router over direct, and over PgBouncer. */
-export function benchRatios(cells: readonly Cell[]): RatioWanted[] {
-  const routerOver = { of: 'postern', over: 'direct' };
-  const a64 = cellName('A', 'prepared', 64);
-  const extended = cellName('A', 'extended', 64);
-  const passing = { of: 'postern, alone', over: 'pgbouncer', cell: extended };
-  const wanted: RatioWanted[] = [
-    ...[8, 64, 128, 250, 512].map((clients) => ({
-      ...{ name: `A_${clients}`, cell: cellName('A', 'prepared', clients) },
-      ...routerOver,
-    })),
-    ...[64, 128].map((clients) => ({
-      ...{ name: `B_${clients}`, cell: cellName('B', 'prepared', clients) },
-      ...routerOver,
-    })),
-    { name: 'simple_64', cell: cellName('A', 'simple', 64), ...routerOver },
-    { name: 'extended_64', cell: extended, ...routerOver },
-    {
-      ...{ name: 'added_us_1', cell: cellName('A', 'prepared', 1), ...routerOver },
-      figure: (of, over) => (of.p50Ms - over.p50Ms) * 1000,
-    },
-    { name: 'router_cpu_us_64', cell: a64, ...routerOver, figure: (of) => of.cpuUs.router! },
-    { name: 'passthrough_vs_pgbouncer', ...passing },
-    { name: 'passthrough_cpu_us_64', ...passing, figure: (of) => of.cpuUs.router! },
-    { name: 'pgbouncer_cpu_us_64', ...passing, figure: (_, over) => over.cpuUs.pgbouncer! },
-    ...DUPLICATE_PERCENTAGES.map((percentage) => ({
-      ...{ name: `errors_${percentage}pct_64`, cell: duplicatesName(percentage), ...routerOver },
-      figure: answersRatio,
-    })),
-    { name: 'locked_row_64', cell: LOCKED_CELL, of: LOCKED.locked, over: LOCKED.free },
-    { name: 'locked_row_64_direct', cell: LOCKED_CELL, of: 'direct, locked', over: 'direct' },
-  ];
-  const named = new Set(wanted.map(({ cell }) => cell));
-  for (const { name } of cells) {
-    if (!named.has(name)) wanted.push({ name: name.replaceAll(' ', '_'), cell: name, ...routerOver });
-  }
-  return wanted;
 }

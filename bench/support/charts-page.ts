@@ -1,10 +1,11 @@
 /**
  * A bench's result as one HTML file that needs nothing but itself: throughput by the number of clients for each workload,
- * protocol and client program, latency under it, and the ratios as a table. uPlot and the style are those of the wall's report.
+ * protocol and client program, latency under it, and the ratios as a table. The style and the charts
+ * are those of the wall's report.
  */
 
-import { escapeHtml, scriptJson, uplotFile } from '../../src/wall/report/report.ts';
-import { PAGE_STYLE } from '../../src/wall/report/report-page.ts';
+import { escapeHtml, percent, scriptJson, uplotFile } from '../../src/wall/report/html.ts';
+import { DRAW_CHARTS_FUNCTION, PAGE_STYLE } from '../../src/wall/report/report-page.ts';
 import type { Point } from './point.ts';
 import { median } from './ratios.ts';
 import type { BenchResult } from './result.ts';
@@ -28,7 +29,7 @@ export function renderCharts(result: BenchResult): string {
   const title = `Postern, npm run ${result.bench === 'bench' ? 'bench' : `bench:${result.bench}`}`;
   const { cores, cpuModel, memoryBytes, nodeVersion } = result.machine;
   const facts = [
-    `${result.at}, commit ${result.commit}`,
+    `${result.at}${result.finished === false ? ' (not finished)' : ''}, commit ${result.commit}`,
     `${cores} × ${cpuModel}, ${(memoryBytes / 2 ** 30).toFixed(1)} GiB, Node ${nodeVersion}, load average ${result.loadAverage.start.toFixed(1)} to ${result.loadAverage.end.toFixed(1)}`,
     Object.entries(result.setting)
       .map(([name, value]) => `${name}: ${value}`)
@@ -69,13 +70,15 @@ function curvePoints({ bench, points }: BenchResult): readonly Point[] {
     : points;
 }
 
-/** One chart for the cells that differ in nothing but their clients, in the order in which they were measured. */
+/**
+ * One chart for the cells that differ in nothing but their clients, in the order in which they were measured. One point
+ * to a curve is no chart: the ratios and the table of CPU have it.
+ */
 function chartsOf(points: readonly Point[]): Chart[] {
-  const groups = grouped(points, ({ tool, workload, protocol }) =>
-    [workload, protocol, ...(tool === 'pgbench' ? ['by pgbench'] : [])].join(', '),
-  );
-  return [...groups].map(([title, members]) => {
+  const groups = grouped(points, ({ cell }) => cell.replace(/ \d+$/, ''));
+  return [...groups].flatMap(([title, members]) => {
     const clients = [...new Set(members.map((point) => point.clients))].sort((a, b) => a - b);
+    if (clients.length === 1) return [];
     const labels = [...new Set(members.map((point) => point.endpoint))].sort();
     const column = (label: string, of: (point: Point) => number): (number | null)[] =>
       clients.map((count) => {
@@ -88,7 +91,7 @@ function chartsOf(points: readonly Point[]): Chart[] {
       p50Ms: column(label, (point) => point.p50Ms),
       p99Ms: column(label, (point) => point.p99Ms),
     }));
-    return { title, clients, curves };
+    return [{ title, clients, curves }];
   });
 }
 
@@ -97,12 +100,13 @@ function chartSection({ title }: Chart, index: number): string {
 <div class="chart" id="rate-${index}"></div><div class="chart" id="latency-${index}"></div></section>`;
 }
 
-function ratiosTable({ ratios, ratiosByRound }: BenchResult): string {
+function ratiosTable({ ratios, ratiosByRound, ratiosSteal }: BenchResult): string {
   const rows = Object.entries(ratios).map(([name, value]) => {
+    const steal = ratiosSteal?.[name];
     const rounds = (ratiosByRound[name] ?? []).map((round) => round.toFixed(2)).join(', ');
-    return `<tr><td class="left">${escapeHtml(name)}</td><td><strong>${value.toFixed(2)}</strong></td><td>${rounds}</td></tr>`;
+    return `<tr><td class="left">${escapeHtml(name)}</td><td><strong>${value.toFixed(2)}</strong></td><td>${rounds}</td><td>${percent(steal, 1)}</td></tr>`;
   });
-  return `<table><tbody>${rows.join('\n')}</tbody></table>`;
+  return `<table><thead><tr><th class="left">ratio</th><th>median</th><th>rounds</th><th>steal, most</th></tr></thead><tbody>${rows.join('\n')}</tbody></table>`;
 }
 
 function cpuTable(points: readonly Point[]): string {
@@ -116,7 +120,7 @@ function cpuTable(points: readonly Point[]): string {
     });
     const steal = Math.max(...rounds.map((point) => point.steal));
     const others = Math.max(...rounds.map((point) => point.others));
-    return `<tr><td class="left">${escapeHtml(cell)}</td><td class="left">${escapeHtml(endpoint)}</td>${cells.join('')}<td>${percent(steal)}</td><td>${percent(others)}</td></tr>`;
+    return `<tr><td class="left">${escapeHtml(cell)}</td><td class="left">${escapeHtml(endpoint)}</td>${cells.join('')}<td>${percent(steal, 1)}</td><td>${percent(others, 1)}</td></tr>`;
   });
   const head = processes.map((name) => `<th>${escapeHtml(name)}</th>`).join('');
   return `<table><thead><tr><th class="left">cell</th><th class="left">through</th>${head}<th>steal, most</th><th>others, most</th></tr></thead>
@@ -134,62 +138,8 @@ function grouped<T>(values: readonly T[], keyOf: (value: T) => string): Map<stri
   return groups;
 }
 
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)}%`;
-}
-
-/** Plain script of the browser. Draws again when the window's width or the colour scheme changes. */
-const SCRIPT = `
-(function () {
-  var charts = JSON.parse(document.getElementById('data').textContent);
-  var drawn = [];
-  function colour(name) { return getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim(); }
-  function rate(value) { return Math.round(value).toLocaleString('en-US'); }
-  function milliseconds(value) { return Number(value.toPrecision(3)) + ' ms'; }
-  function shown(format) {
-    return function (u, value) { return value === null || value === undefined ? '–' : format(value); };
-  }
-  function line(label, index, format, dash) {
-    return { label: label, stroke: colour('curve-' + (index % 4)), width: 2, dash: dash, value: shown(format) };
-  }
-  function draw(place, clients, columns, series, scale, label, format) {
-    place.textContent = '';
-    var common = { stroke: colour('faint'), font: '12px system-ui, sans-serif', labelFont: '12px system-ui, sans-serif',
-      grid: { stroke: colour('line'), width: 1 }, ticks: { stroke: colour('line'), width: 1 } };
-    drawn.push(new uPlot({
-      width: place.clientWidth, height: 280, cursor: { drag: { x: false, y: false } },
-      scales: { x: { time: false, distr: 3, log: 2, range: [clients[0] / 1.15, clients[clients.length - 1] * 1.15] }, y: scale },
-      axes: [
-        Object.assign({ label: 'clients', splits: function () { return clients; },
-          filter: function (u, splits) { return splits; },
-          values: function (u, splits) { return splits.map(String); } }, common),
-        Object.assign({ label: label, size: 76, values: function (u, splits) {
-          return splits.map(function (value) { return value === null ? '' : format(value); }); } }, common),
-      ],
-      series: [{ label: 'clients', value: shown(String) }].concat(series),
-    }, [clients].concat(columns), place));
-  }
-  function drawAll() {
-    drawn.forEach(function (one) { one.destroy(); });
-    drawn = [];
-    charts.forEach(function (chart, number) {
-      var top = 1, columns = [], series = [];
-      chart.curves.forEach(function (curve, index) {
-        curve.tps.forEach(function (tps) { top = Math.max(top, tps || 0); });
-        columns.push(curve.p50Ms, curve.p99Ms);
-        series.push(line(curve.label + ' p50', index, milliseconds), line(curve.label + ' p99', index, milliseconds, [6, 4]));
-      });
-      draw(document.getElementById('rate-' + number), chart.clients,
-        chart.curves.map(function (curve) { return curve.tps; }),
-        chart.curves.map(function (curve, index) { return line(curve.label, index, rate); }),
-        { range: [0, top * 1.08] }, 'transactions a second', rate);
-      draw(document.getElementById('latency-' + number), chart.clients, columns, series,
-        { distr: 3, log: 10 }, 'latency', milliseconds);
-    });
-  }
-  var pending;
-  addEventListener('resize', function () { clearTimeout(pending); pending = setTimeout(drawAll, 150); });
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawAll);
-  drawAll();
-})();
+const SCRIPT = `${DRAW_CHARTS_FUNCTION}
+JSON.parse(document.getElementById('data').textContent).forEach(function (chart, number) {
+  drawCharts(chart, 'rate-' + number, 'latency-' + number);
+});
 `;

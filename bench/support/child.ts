@@ -28,9 +28,13 @@ export function endWithBench(child: ChildProcess): void {
   child.once('close', () => running.delete(child));
 }
 
-/** `postern ARGUMENTS --port 0`, as one process of its own, once it listens. */
-export async function startPostern(options: { args: readonly string[] }): Promise<RunningProcess> {
-  const child = spawn(process.execPath, [MAIN, ...options.args, '--port', '0', '--workers', '1'], {
+/** `postern ARGUMENTS --port 0`, as a process of its own with one worker if not told otherwise, once it listens. */
+export async function startPostern(options: {
+  args: readonly string[];
+  workers?: number;
+}): Promise<RunningProcess> {
+  const { args, workers = 1 } = options;
+  const child = spawn(process.execPath, [MAIN, ...args, '--port', '0', '--workers', String(workers)], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   endWithBench(child);
@@ -79,7 +83,8 @@ export function outputMatching(
 }
 
 export function stopChild(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  const hasEnded = child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
+  if (hasEnded) return Promise.resolve();
   return new Promise((resolve) => {
     const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
     child.once('exit', () => {

@@ -31,6 +31,8 @@ export interface Figures {
   readonly steal: number;
   readonly others: number;
   readonly clientBound: boolean;
+  /** Resident memory of the router for each of the idle clients that are connected to it beside. */
+  readonly idleClientBytes?: number;
 }
 
 /** Figures with their place in the run. */

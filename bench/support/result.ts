@@ -1,16 +1,20 @@
 /** A bench's result as JSON: the ratios that are asked for by name, and every point behind them. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { type MachineFacts, machineFacts } from '../../src/wall/server/machine.ts';
 import type { Point } from './point.ts';
 import type { Ratio } from './ratios.ts';
 
-/** What stands in the file. It names no host and no path. */
+/** What stands in the file. It names no host and no path. Fields with a question mark are missing in old ones. */
 export interface BenchResult {
   readonly bench: string;
   readonly at: string;
+  /** False: the run goes on, or was ended before its time. */
+  readonly finished?: boolean;
+  /** How long it took so far. */
+  readonly seconds?: number;
   readonly commit: string;
   readonly machine: MachineFacts;
   readonly loadAverage: { readonly start: number; readonly end: number };
@@ -19,6 +23,8 @@ export interface BenchResult {
   readonly ratios: Readonly<Record<string, number>>;
   /** The same, round by round. */
   readonly ratiosByRound: Readonly<Record<string, readonly number[]>>;
+  /** The most steal of any point behind a ratio, by its name. */
+  readonly ratiosSteal?: Readonly<Record<string, number>>;
   readonly points: readonly Point[];
   readonly notes: readonly string[];
 }
@@ -26,40 +32,56 @@ export interface BenchResult {
 const OTHERS_MAX = 0.1;
 const RESULTS = new URL('../results/', import.meta.url);
 const loadAtStart = loadavg()[0]!;
+const commit = readCommit();
+
+interface Reported {
+  readonly bench: string;
+  readonly setting: Readonly<Record<string, string>>;
+  readonly ratios: readonly Ratio[];
+  readonly points: readonly Point[];
+  readonly notes: readonly string[];
+}
 
 /** Prints the ratios and the notes, and writes all to `file`, if one is given. */
-export function report(options: {
-  bench: string;
-  setting: Readonly<Record<string, string>>;
-  ratios: readonly Ratio[];
-  points: readonly Point[];
-  notes: readonly string[];
-  file: string | undefined;
-}): void {
-  const { ratios, file, ...rest } = options;
-  console.log('\nratios: median, and the rounds');
-  for (const { name, median, rounds } of ratios) {
+export function report(options: Reported & { file: string | undefined }): void {
+  console.log('\nratios: median, the rounds, and the most that was stolen from a point');
+  for (const { name, median, rounds, steal } of options.ratios) {
+    const each = rounds.map((value) => value.toFixed(2)).join(' ');
     console.log(
-      `  ${name.padEnd(26)} ${median.toFixed(3).padStart(9)}   ${rounds.map((value) => value.toFixed(2)).join(' ')}`,
+      `  ${name.padEnd(26)} ${median.toFixed(3).padStart(9)}   ${each}   steal ${(steal * 100).toFixed(1)}%`,
     );
   }
-  const notes = [...options.notes, ...busyNote(options.points)];
-  for (const note of notes) console.log(`note: ${note}`);
-  if (file === undefined) return;
+  for (const note of allNotes(options)) console.log(`note: ${note}`);
+  if (options.file === undefined) return;
+  writeResult({ ...options, file: options.file, finished: true });
+  console.log(`written to ${options.file}`);
+}
+
+/** Whole or not at all, also if the bench ends while it writes: what was there before stays until all is there. */
+export function writeResult(options: Reported & { file: string; finished: boolean }): void {
+  const { bench, setting, ratios, points, file, finished } = options;
   const result: BenchResult = {
-    bench: rest.bench,
+    bench,
     at: new Date().toISOString(),
-    commit: commit(),
+    finished,
+    seconds: Math.round(process.uptime()),
+    commit,
     machine: machineFacts(),
     loadAverage: { start: loadAtStart, end: loadavg()[0]! },
-    setting: rest.setting,
+    setting,
     ratios: Object.fromEntries(ratios.map(({ name, median }) => [name, median])),
     ratiosByRound: Object.fromEntries(ratios.map(({ name, rounds }) => [name, rounds])),
-    points: rest.points,
-    notes,
+    ratiosSteal: Object.fromEntries(ratios.map(({ name, steal }) => [name, steal])),
+    points,
+    notes: allNotes(options),
   };
-  writeFileSync(file, `${JSON.stringify(result, null, 2)}\n`);
-  console.log(`written to ${file}`);
+  const unfinished = `${file}.tmp`;
+  writeFileSync(unfinished, `${JSON.stringify(result, null, 2)}\n`);
+  renameSync(unfinished, file);
+}
+
+function allNotes({ notes, points }: Reported): string[] {
+  return [...notes, ...busyNote(points)];
 }
 
 /** The kernel shares out by process: beside other programs, a server of 64 processes gets more than one of two. */
@@ -82,7 +104,18 @@ export function resultFile(bench: string): string {
   }
 }
 
-function commit(): string {
+/** The result that was written last, by what it says of itself; undefined: there is none. */
+export function newestResult(): string | undefined {
+  if (!existsSync(RESULTS)) return undefined;
+  return readdirSync(RESULTS)
+    .filter((name) => name.endsWith('.json'))
+    .map((name) => fileURLToPath(new URL(name, RESULTS)))
+    .map((file) => ({ file, at: (JSON.parse(readFileSync(file, 'utf8')) as BenchResult).at }))
+    .sort((a, b) => b.at.localeCompare(a.at))[0]?.file;
+}
+
+/** Of the start: what is measured is what was built then. */
+function readCommit(): string {
   try {
     return execFileSync('git', ['describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'], {
       encoding: 'utf8',

@@ -44,6 +44,19 @@ describe('runRounds', () => {
     expect(notes).toEqual([expect.stringContaining('1, b, round 1: left out')]);
   });
 
+  it('tells after each cell what there is, and measures as often as it is told', async () => {
+    const seen: number[] = [];
+    let asked = 0;
+    const answer = (): Figures => ({ ...figures, steal: asked++ < 2 ? 0.5 : 0 });
+    const { points, notes } = await runRounds({
+      ...{ cells: [cell('1', [], answer), cell('2', [])], rounds: 1, deadlineMs: Number.POSITIVE_INFINITY },
+      ...{ attemptsMax: 3, onCell: (result) => void seen.push(result.points.length) },
+    });
+    expect(seen).toEqual([2, 4]);
+    expect(points).toHaveLength(4);
+    expect(notes).toEqual([]);
+  });
+
   it('goes on after a point that fails, and begins no round after the deadline', async () => {
     let asked = 0;
     const answer = (): Figures => {

@@ -29,7 +29,12 @@ export async function runRounds(options: {
   rounds: number;
   /** No round begins that would not end by then, judged by the longest so far; the first is always run. */
   deadlineMs: number;
+  /** How often a point is measured at most, of which too much is stolen. */
+  attemptsMax?: number;
+  /** After each cell, with all there is so far. */
+  onCell?: (result: RoundsResult) => void;
 }): Promise<RoundsResult> {
+  const { attemptsMax = 2 } = options;
   const points: Point[] = [];
   const notes: string[] = [];
   let longestMs = 0;
@@ -43,20 +48,29 @@ export async function runRounds(options: {
     for (const cell of options.cells) {
       const contenders = round % 2 === 0 ? cell.contenders : [...cell.contenders].reverse();
       for (const contender of contenders) {
-        const outcome = await measureValid(cell, contender, round);
+        const outcome = await measureValid({ cell, contender, round, attemptsMax });
         if (typeof outcome === 'string') notes.push(outcome);
         else points.push(outcome);
       }
+      options.onCell?.({ points, notes });
     }
-    longestMs = Math.max(longestMs, performance.now() - began);
+    const tookMs = performance.now() - began;
+    console.log(`round ${round + 1} took ${Math.round(tookMs / 1000)} s`);
+    longestMs = Math.max(longestMs, tookMs);
   }
   return { points, notes };
 }
 
-/** Again once if too much was stolen. A string says why there is no point: one that fails doesn't end the run. */
-async function measureValid(cell: Cell, contender: Contender, round: number): Promise<Point | string> {
+/** Again if too much was stolen. A string says why there is no point: one that fails doesn't end the run. */
+async function measureValid(options: {
+  cell: Cell;
+  contender: Contender;
+  round: number;
+  attemptsMax: number;
+}): Promise<Point | string> {
+  const { cell, contender, round, attemptsMax } = options;
   const where = `${cell.name}, ${contender.endpoint}, round ${round + 1}`;
-  for (let attempt = 1; attempt <= 2; attempt++) {
+  for (let attempt = 1; attempt <= attemptsMax; attempt++) {
     let figures: Figures;
     try {
       await cell.prepare?.();
@@ -71,5 +85,5 @@ async function measureValid(cell: Cell, contender: Contender, round: number): Pr
     console.log(describePoint(point) + (isVoid ? '  VOID' : ''));
     if (!isVoid) return point;
   }
-  return `${where}: left out, more than ${STEAL_MAX * 100}% of the machine was taken by others`;
+  return `${where}: left out, more than ${STEAL_MAX * 100}% of the machine was taken by others, ${attemptsMax} times`;
 }

@@ -1,5 +1,10 @@
 /** What the benches run: as a Workload for our generator, and as a script for pgbench where it has one. */
-import { countersWorkload, eventsWorkload, type Workload } from '../../src/wall/workload/workload.ts';
+import {
+  countersWorkload,
+  eventsWorkload,
+  type Workload,
+  workloadFromScript,
+} from '../../src/wall/workload/workload.ts';
 
 export interface BenchWorkload {
   readonly workload: Workload;
@@ -27,41 +32,29 @@ export const UPDATES: BenchWorkload = {
   reset: [],
 };
 
-/**
- * C: transactions of two updates, in the order of their ids, so that no two wait for each other in a circle: one row of
- * the lower half, then one of the upper.
- */
-export const TWO_ROWS: BenchWorkload = {
-  workload: {
-    name: 'C',
-    setup: [],
-    variables: [
-      { name: 'low', type: 'int8', min: 1, max: HALF },
-      { name: 'high', type: 'int8', min: HALF + 1, max: COUNTERS },
-    ],
-    statements: [
-      { text: 'BEGIN', parameters: [] },
-      { text: 'UPDATE {schema}counters SET n = n + 1 WHERE id = $1', parameters: ['low'] },
-      { text: 'UPDATE {schema}counters SET n = n + 1 WHERE id = $1', parameters: ['high'] },
-      { text: 'COMMIT', parameters: [] },
-    ],
-  },
-  pgbenchScript: `\\set low random(1, ${HALF})
+const TWO_ROWS_SCRIPT = `\\set low random(1, ${HALF})
 \\set high random(${HALF + 1}, ${COUNTERS})
 BEGIN;
 UPDATE counters SET n = n + 1 WHERE id = :low;
 UPDATE counters SET n = n + 1 WHERE id = :high;
 COMMIT;
-`,
+`;
+
+/**
+ * C: transactions of two updates, in the order of their ids, so that no two wait for each other in a circle: one row of
+ * the lower half, then one of the upper.
+ */
+export const TWO_ROWS: BenchWorkload = {
+  workload: workloadFromScript(TWO_ROWS_SCRIPT, { name: 'C' }),
+  pgbenchScript: TWO_ROWS_SCRIPT,
   reset: [],
 };
 
 /** B for the clients that don't want the locked row. */
-export const UPDATES_OF_OTHER_ROWS: Workload = {
-  ...UPDATES.workload,
-  name: 'B, other rows',
-  variables: [{ name: 'id', type: 'int8', min: LOCKED_ROW + 1, max: COUNTERS }],
-};
+export const UPDATES_OF_OTHER_ROWS: Workload = workloadFromScript(
+  `\\set id random(${LOCKED_ROW + 1}, ${COUNTERS})\nUPDATE counters SET n = n + 1 WHERE id = :id;\n`,
+  { name: 'B, other rows' },
+);
 
 const ID_SPAN = 1e15;
 
@@ -71,15 +64,14 @@ const ID_SPAN = 1e15;
  */
 export function insertsWithDuplicates(percentage: number): { workload: Workload; reset: readonly string[] } {
   const below = Math.round((ID_SPAN * percentage) / 100);
+  const script = `\\set id greatest(random(${1 - below}, ${ID_SPAN - below}), 0)
+INSERT INTO {schema}keyed (id, payload) VALUES (:id, 'x');
+`;
   return {
-    workload: {
+    workload: workloadFromScript(script, {
       name: `inserts, ${percentage}% duplicates`,
       setup: ['CREATE TABLE IF NOT EXISTS {schema}keyed (id bigint PRIMARY KEY, payload text)'],
-      variables: [{ name: 'id', type: 'int8', min: 1 - below, max: ID_SPAN - below }],
-      statements: [
-        { text: "INSERT INTO {schema}keyed (id, payload) VALUES (GREATEST($1, 0), 'x')", parameters: ['id'] },
-      ],
-    },
+    }),
     reset: ['TRUNCATE keyed', "INSERT INTO keyed VALUES (0, 'x')"],
   };
 }
