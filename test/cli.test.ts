@@ -101,6 +101,14 @@ describe('the command line', () => {
     [['up', '--nodes', 'many'], /^postern: .*whole number from 1 to 16.*\n$/],
     [['up', '--port', '70000'], /^postern: .*whole number from 0 to 65535.*\n$/],
     [['up', 'extra'], /^postern: too many arguments.*\n$/],
+    [
+      ['front', 'x', '--no-coalesce-table', 'a.b.c'],
+      /^postern: .*'a\.b\.c' is invalid.*schema\.table, as in SQL.*\n$/,
+    ],
+    [
+      ['front', 'x', '--no-coalesce-table', 'S.t', '--coalesce-table', 's."t"'],
+      /^postern: table s\.t is given with --coalesce-table and with --no-coalesce-table .*\n$/,
+    ],
   ])('says in one line what is wrong with %j', async (args, line) => {
     const result = await postern(args).ended;
     expect(result).toMatchObject({ status: 2, stdout: '' });

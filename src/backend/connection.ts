@@ -76,6 +76,8 @@ export class BackendConnection implements Flushable {
   #closed = false;
   #lastFatal: PosternError | undefined;
   #paused = false;
+  /** What is written waits for what follows. */
+  #ahead = false;
 
   constructor(options: {
     address: BackendAddress;
@@ -201,6 +203,23 @@ export class BackendConnection implements Flushable {
     this.#expect(Pending.bind, sink, tag);
   }
 
+  /**
+   * Executes a text without parameters, ahead of what is sent next and in the same write: by itself it does not go out.
+   * `statement`: it is kept prepared as this.
+   */
+  executeAhead(text: string, statement: SharedStatement | undefined, sink: ResponseSink): void {
+    this.#ahead = true;
+    let name: string;
+    if (statement) name = this.prepared.nameOf(statement) ?? this.parse(statement, sink, undefined);
+    else {
+      name = '';
+      this.parseUnnamed(text, sink, undefined);
+    }
+    this.bindText(name, [], sink, undefined);
+    this.execute('', 0, sink, undefined);
+    this.#ahead = false;
+  }
+
   describe(target: 'S' | 'P', name: string, sink: ResponseSink, tag: unknown): void {
     encodeDescribe(this.#writer, target, name);
     this.#expect(target === 'S' ? Pending.describeStatement : Pending.describePortal, sink, tag);
@@ -307,7 +326,7 @@ export class BackendConnection implements Flushable {
   }
 
   #expect(kind: PendingKind, sink: ResponseSink, tag: unknown): void {
-    this.#flushQueue.add(this);
+    if (!this.#ahead) this.#flushQueue.add(this);
     if (this.#discarding) {
       this.#skip(sink, kind, tag);
       return;

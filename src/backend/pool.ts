@@ -2,9 +2,11 @@
  * The backend connections to one node, for all roles: few, shared by many clients a transaction at a time.
  *
  * A connection is in one of three places: idle (here), lent (with a session), opening. Their sum never exceeds
- * `connectionsMax`. Whoever finds none waits in line, bounded in number and time.
- * Backends log in as the client's own role (docs/decisions), so a connection is lent to its own role only; when the node's
- * limit is reached, an idle one of another role is closed to make room.
+ * `connectionsMax`, or the share of it that this process has (`share`). Whoever finds none waits in line, bounded in number and time.
+ * Backends log in as the client's own role (docs/decisions), so a connection is lent to its own role only. When the node's
+ * limit is reached, an idle one of another role is closed to make room; and where none is idle, roles that want more take their
+ * share: one that comes back goes to whoever waits for its role, unless somebody of a role with fewer connections has been
+ * first in line for `roleTurnMs`. Then it is closed, and one is opened for that role.
  */
 import { BOUNDS } from '../base/bounds.ts';
 import { PosternError, queryCanceled, tooManyConnections } from '../base/errors.ts';
@@ -39,6 +41,8 @@ export class NodePool {
   readonly address: BackendAddress;
   readonly #options: PoolOptions;
   readonly #acquireTimeoutMs: number;
+  /** `connectionsMax`, or this process's present share of it. */
+  #share: number;
   /** By role, most recently used last. */
   readonly #idle = new Map<string, BackendConnection[]>();
   readonly #lent = new Set<BackendConnection>();
@@ -55,6 +59,7 @@ export class NodePool {
   constructor(options: PoolOptions) {
     this.#options = options;
     this.#acquireTimeoutMs = options.acquireTimeoutMs ?? BOUNDS.acquireTimeoutMs;
+    this.#share = options.connectionsMax;
     this.address = options.address;
     this.#timer = setInterval(() => this.#tick(), 1_000);
     this.#timer.unref();
@@ -62,6 +67,26 @@ export class NodePool {
 
   get size(): number {
     return this.#idleCount + this.#lent.size + this.#opening;
+  }
+
+  get connectionsMax(): number {
+    return this.#options.connectionsMax;
+  }
+
+  get share(): number {
+    return this.#share;
+  }
+
+  /** From now on so many at most. Of those beyond, idle ones are closed at once, lent ones when they come back. */
+  set share(connections: number) {
+    this.#share = Math.min(connections, this.#options.connectionsMax);
+    while (this.size > this.#share && this.#closeIdleOfAnother(undefined));
+    this.#openForWaiters();
+  }
+
+  /** How many connections could be lent now without anybody's waiting for one to come back. */
+  get spare(): number {
+    return this.#share - this.#lent.size - this.#waiters.length;
   }
 
   /** Told when somebody waits and no connection is being opened: those who keep idle ones may give them back. */
@@ -129,11 +154,18 @@ export class NodePool {
     // Whoever had it may have stopped it for a client that does not read.
     connection.resumeReading();
     if (connection.closed || !this.#lent.delete(connection)) return;
-    if (this.#closed) {
+    if (this.#closed || this.size >= this.#share) {
       connection.destroy();
       return;
     }
     const at = this.#waiters.findIndex((waiter) => waiter.user === connection.user);
+    if (at > 0 && this.#isTurnOfAnother(connection.user)) {
+      const { user } = this.#waiters[0]!;
+      connection.destroy();
+      // Its end may have been used for this already.
+      if (this.#mayOpenFor(user) && this.size < this.#share) this.#open(user);
+      return;
+    }
     if (at >= 0) {
       const [waiter] = this.#waiters.splice(at, 1);
       waiter!.gone = true;
@@ -156,6 +188,29 @@ export class NodePool {
     this.#openForWaiters();
   }
 
+  /** Has the first in line waited long enough, and its role fewer connections than the one that gets one back? */
+  #isTurnOfAnother(user: string): boolean {
+    const first = this.#waiters[0]!;
+    if (this.longestWaitMs < BOUNDS.roleTurnMs || !this.#mayOpenFor(first.user)) return false;
+    // The one that has come back counts as its role's, though it is lent no more.
+    const others = this.#countOf(first.user);
+    return others === 0 || others < this.#countOf(user);
+  }
+
+  /** Do more wait of this role than connections are being opened for it? */
+  #mayOpenFor(user: string): boolean {
+    let missing = -(this.#openingByUser.get(user) ?? 0);
+    for (const waiter of this.#waiters) if (waiter.user === user && ++missing > 0) return true;
+    return false;
+  }
+
+  /** Lent, idle, or being opened. */
+  #countOf(user: string): number {
+    let count = (this.#idle.get(user)?.length ?? 0) + (this.#openingByUser.get(user) ?? 0);
+    for (const connection of this.#lent) if (connection.user === user) count++;
+    return count;
+  }
+
   close(): void {
     this.#closed = true;
     clearInterval(this.#timer);
@@ -173,13 +228,14 @@ export class NodePool {
   }
 
   #openForWaiters(): void {
-    if (this.#closed) return;
+    if (this.#closed || this.#waiters.length === 0) return;
+    if (this.size >= this.#share && this.#idleCount === 0) return;
     const wanted = new Map<string, number>();
     for (const waiter of this.#waiters) wanted.set(waiter.user, (wanted.get(waiter.user) ?? 0) + 1);
     for (const [user, count] of wanted) {
       let missing = count - (this.#openingByUser.get(user) ?? 0);
       while (missing-- > 0) {
-        if (this.size >= this.#options.connectionsMax && !this.#closeIdleOfAnother(user)) return;
+        if (this.size >= this.#share && !this.#closeIdleOfAnother(user)) return;
         this.#open(user);
       }
     }
@@ -230,10 +286,11 @@ export class NodePool {
       } else rest.push(waiter);
     }
     this.#waiters = rest;
+    this.#openForWaiters();
   }
 
-  /** The longest idle connection of any other role. */
-  #closeIdleOfAnother(user: string): boolean {
+  /** The longest idle connection of any other role; undefined: of any. */
+  #closeIdleOfAnother(user: string | undefined): boolean {
     let oldest: BackendConnection | undefined;
     for (const [other, list] of this.#idle) {
       const first = list[0];

@@ -73,8 +73,16 @@ export function cannotConnect(nodeName: string, cause: string): PosternError {
   return new PosternError({
     sqlState: '08001',
     message: `node "${nodeName}" cannot be reached: ${cause}`,
-    hint: 'Tables on other nodes are not affected. Postern connects again by itself.',
+    hint: 'Postern connects again by itself.',
   });
+}
+
+/** The same error where there are other nodes, for a client to know. Others pass as they are. */
+export function besideOtherNodes(error: unknown): unknown {
+  if (!(error instanceof PosternError) || error.sqlState !== '08001') return error;
+  const { sqlState, message, detail, severity } = error;
+  const hint = 'Tables on other nodes are not affected. Postern connects again by itself.';
+  return new PosternError({ sqlState, message, detail, severity, hint });
 }
 
 /** The connection to a node was lost and what ran there was undone with it. A retry of the transaction is safe. */

@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { APP, createCommand, useShardedCluster } from '../../test/support/sharded-cluster.ts';
 import { createShardedTable } from '../doors/sharded/create.ts';
-import type { ControlConnection } from '../platform/control-connection.ts';
+import { ControlConnection } from '../platform/control-connection.ts';
+import { createCoalescing, setCoalescing } from './coalescing.ts';
 import { IdLeases } from './ids.ts';
 import type { ClusterMap } from './map.ts';
 import { judgeCluster, judgeNode, readNodeFacts } from './requirements.ts';
@@ -35,11 +36,22 @@ afterEach(async () => {
   await Promise.all(open.splice(0).map((one) => one.close()));
 });
 
+async function switches(connection: ControlConnection): Promise<Record<string, string>> {
+  const rows = await connection.query<{ table_name: string; coalesce: string }>(
+    'SELECT table_name, coalesce FROM postern.coalescing',
+  );
+  return Object.fromEntries(rows.map((row) => [row.table_name, row.coalesce]));
+}
+
+async function switchOf(connection: ControlConnection, relation: string, merges: boolean) {
+  await setCoalescing(connection, { relation, merges, ifExists: false }, { ...APP, role: 'postgres' });
+  return (await switches(connection))[relation];
+}
+
 describe('the catalog', () => {
   test('several routers that come first at once make one catalog', async () => {
     await cluster.servers[0]!.query('CREATE DATABASE many');
     const dsn = cluster.servers[0]!.dsn({ database: 'many' });
-    const { ControlConnection } = await import('../platform/control-connection.ts');
     const identities = await Promise.all(
       Array.from({ length: 5 }, async () => {
         const connection = await ControlConnection.open({ nodeName: 'a', dsn });
@@ -57,6 +69,71 @@ describe('the catalog', () => {
     await expect(ensureCatalog(connection, { nodes: ['a', 'b', 'c', 'd'], home: 'b' })).rejects.toThrow(
       'home node is "a"',
     );
+  });
+
+  test('one that an earlier version has made gets what this version adds', async () => {
+    await cluster.servers[0]!.query('CREATE DATABASE old_catalog');
+    const dsn = cluster.servers[0]!.dsn({ database: 'old_catalog' });
+    const connection = await ControlConnection.open({ nodeName: 'a', dsn });
+    open.push(connection);
+    const options = { nodes: ['a'], home: 'a' };
+    const before = await ensureCatalog(connection, options);
+    // As version 0.1.0 has left it.
+    await connection.query(`DROP VIEW postern.coalescing; DROP VIEW postern.tables;
+      CREATE VIEW postern.tables AS SELECT t.table_schema, t.table_name, 'sharded'::text AS door, t.key_column, t.key_type,
+        g.bucket_count, t.colocation_id AS colocation_group, t.state
+        FROM postern_internal.tables t LEFT JOIN postern_internal.colocation_groups g USING (colocation_id);
+      DROP TABLE postern_internal.coalescing`);
+    expect(await ensureCatalog(connection, options)).toEqual(before);
+    expect(await connection.query('SELECT coalesce FROM postern.tables')).toEqual([]);
+    await connection.query('CREATE TABLE public.t ()');
+    expect(await switchOf(connection, 't', false)).toBe('off');
+    expect(await ensureCatalog(connection, options)).toEqual(before);
+    await connection.query(
+      'UPDATE postern_internal.cluster SET format_version = 2; DROP VIEW postern.coalescing',
+    );
+    await expect(ensureCatalog(connection, options)).rejects.toThrow('Postern knows formats up to 1');
+  });
+
+  test('the switch of a table stays with it, and is its owner’s', async () => {
+    const connection = await home();
+    await cluster.servers[0]!.query(`SET ROLE app; CREATE TABLE switched (); CREATE VIEW seen AS SELECT 1; RESET ROLE;
+      CREATE TABLE foreign_one ()`);
+    const epoch = (await loadMap(connection)).epoch;
+    const set = (relation: string, merges: boolean | undefined, ifExists = false) =>
+      setCoalescing(connection, { relation, merges, ifExists }, APP);
+    expect(await set('public."switched"', true)).toBe(true);
+    expect((await loadMap(connection)).epoch).toBe(epoch + 1);
+    expect(await switches(connection)).toEqual({ switched: 'on' });
+    expect(await set('switched', false)).toBe(true);
+    await cluster.servers[0]!.query('ALTER TABLE switched RENAME TO renamed');
+    expect(await switches(connection)).toEqual({ renamed: 'off' });
+    expect(await set('switched', true, true)).toBe(false);
+    await expect(set('switched', true)).rejects.toMatchObject({ sqlState: '42P01' });
+    await expect(set('foreign_one', true)).rejects.toMatchObject({ sqlState: '42501' });
+    await expect(set('seen', true)).rejects.toMatchObject({ sqlState: '42809' });
+    await expect(set('a b', true)).rejects.toMatchObject({ sqlState: '42P01' });
+    expect(await set('renamed', undefined)).toBe(true);
+    expect(await switches(connection)).toEqual({});
+    await set('renamed', false);
+    await cluster.servers[0]!.query('DROP TABLE renamed');
+    expect(await switches(connection)).toEqual({});
+    const create = { schema: undefined, name: 'made', ifNotExists: true, merges: false };
+    const made = () =>
+      createCoalescing(connection, { ...create, createText: 'CREATE TABLE IF NOT EXISTS made ()' }, APP);
+    expect([await made(), await made()]).toEqual([true, false]);
+    const left = await connection.query<{ count: number }>(
+      'SELECT count(*)::int FROM postern_internal.coalescing',
+    );
+    expect(left).toEqual([{ count: 1 }]);
+    await expect(
+      createCoalescing(
+        connection,
+        { ...create, ifNotExists: false, createText: 'CREATE TABLE made ()' },
+        APP,
+      ),
+    ).rejects.toMatchObject({ sqlState: '42P07' });
+    expect(await switches(connection)).toEqual({ made: 'off' });
   });
 
   test('a server that is another node is refused', async () => {

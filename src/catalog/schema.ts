@@ -8,7 +8,9 @@
  *
  * Invariant: no connection string and no password is in any of these tables.
  * Invariant: a generation is handed out once for the whole cluster (`cluster.next_generation`, committed before use).
- * Invariant: whatever changes what loadMap returns adds one to `cluster.epoch` in the same transaction, and notifies.
+ * Invariant: what a version adds, earlier versions can do without; it is added to a catalog that they have made.
+ * Invariant: whatever changes what loadMap returns, or whether a table's writes may be merged, adds one to `cluster.epoch`
+ * in the same transaction, and notifies.
  */
 import { randomUUID } from 'node:crypto';
 import { PosternError } from '../base/errors.ts';
@@ -111,9 +113,16 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.id_columns (
   max_id bigint NOT NULL,
   PRIMARY KEY (table_id, column_name)
 );
+CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.coalescing (
+  relation regclass PRIMARY KEY,
+  merges bool NOT NULL
+);
 CREATE SCHEMA IF NOT EXISTS ${CATALOG_SCHEMA};
 REVOKE ALL ON SCHEMA ${CATALOG_SCHEMA} FROM PUBLIC;
 GRANT USAGE ON SCHEMA ${CATALOG_SCHEMA} TO PUBLIC;`;
+
+/** The catalog has all that this version of Postern makes if it has this: what a version adds is added behind the others. */
+const NEWEST_OBJECT = `${CATALOG_SCHEMA}.coalescing`;
 
 interface View {
   readonly name: string;
@@ -137,8 +146,11 @@ FROM ${INTERNAL_SCHEMA}.nodes n CROSS JOIN ${INTERNAL_SCHEMA}.cluster c ORDER BY
     name: 'tables',
     comment: 'The tables that have a door. Every other table lives wholly on the home node.',
     query: `SELECT t.table_schema, t.table_name, 'sharded'::text AS door, t.key_column, t.key_type,
-  g.bucket_count, t.colocation_id AS colocation_group, t.state
+  g.bucket_count, t.colocation_id AS colocation_group, t.state,
+  CASE m.merges WHEN true THEN 'on' WHEN false THEN 'off' ELSE 'default' END AS coalesce
 FROM ${INTERNAL_SCHEMA}.tables t LEFT JOIN ${INTERNAL_SCHEMA}.colocation_groups g USING (colocation_id)
+LEFT JOIN ${INTERNAL_SCHEMA}.local_tables f USING (table_id)
+LEFT JOIN ${INTERNAL_SCHEMA}.coalescing m ON m.relation = f.face
 ORDER BY t.table_schema, t.table_name`,
     columns: {
       table_schema: 'Schema of the table.',
@@ -149,6 +161,7 @@ ORDER BY t.table_schema, t.table_name`,
       bucket_count: 'Into how many buckets the table is split.',
       colocation_group: 'Tables of the same group keep rows with the same key on the same node.',
       state: 'creating, ready or dropping; only a ready table can be used.',
+      coalesce: 'May writes share a transaction with others: on, off, or default.',
     },
   },
   {
@@ -166,6 +179,20 @@ WHERE t.state = 'ready' ORDER BY t.table_schema, t.table_name, l.bucket`,
       node: 'Name of the node that holds the bucket.',
       leaf: `Name of the table in schema ${LEAF_SCHEMA} of that node that holds the rows.`,
       generation: 'Changes with each move of the bucket, and is never used again.',
+    },
+  },
+  {
+    name: 'coalescing',
+    comment:
+      'The tables, with a door or without, that say whether their writes may share a transaction with others.',
+    query: `SELECT n.nspname AS table_schema, c.relname AS table_name,
+  CASE WHEN m.merges THEN 'on' ELSE 'off' END AS coalesce
+FROM ${INTERNAL_SCHEMA}.coalescing m JOIN pg_catalog.pg_class c ON c.oid = m.relation
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2`,
+    columns: {
+      table_schema: 'Schema of the table.',
+      table_name: 'Name of the table.',
+      coalesce: 'on: also with user triggers and deferrable constraints. off: never.',
     },
   },
 ];
@@ -200,31 +227,46 @@ export async function ensureCatalog(
 ): Promise<CatalogIdentity> {
   return await home.transaction(async () => {
     await home.query(`SELECT ${CREATE_CATALOG_LOCK}`);
-    const found = await home.query<{ there: boolean }>(
-      `SELECT to_regclass('${INTERNAL_SCHEMA}.cluster') IS NOT NULL AS there`,
+    const [found] = await home.query<{ there: boolean; whole: boolean }>(
+      `SELECT to_regclass('${INTERNAL_SCHEMA}.cluster') IS NOT NULL AS there,
+         to_regclass('${NEWEST_OBJECT}') IS NOT NULL AS whole`,
     );
-    if (!found[0]?.there) {
+    if (!found?.there) {
       await home.query(NODE_OBJECTS + CATALOG_OBJECTS);
       await home.query(viewDefinitions());
       await home.query(
         `INSERT INTO ${INTERNAL_SCHEMA}.cluster (cluster_id, format_version) VALUES ($1, ${FORMAT_VERSION})`,
         [randomUUID()],
       );
+    } else if (!found.whole && (await readCluster(home)).format_version <= FORMAT_VERSION) {
+      // Made by an earlier version, which goes on reading it.
+      await home.query(CATALOG_OBJECTS);
+      await home.query(viewDefinitions());
     }
     return await joinCatalog(home, options);
   });
+}
+
+interface ClusterRow {
+  readonly cluster_id: string;
+  readonly format_version: number;
+  readonly home: string | null;
+}
+
+async function readCluster(home: ControlConnection): Promise<ClusterRow> {
+  const [cluster] = await home.query<ClusterRow>(
+    `SELECT c.cluster_id, c.format_version, n.node_name AS home
+     FROM ${INTERNAL_SCHEMA}.cluster c LEFT JOIN ${INTERNAL_SCHEMA}.nodes n ON n.node_id = c.home_node_id FOR UPDATE OF c`,
+  );
+  if (!cluster) throw configurationError('the catalog is damaged: it has no cluster row', undefined);
+  return cluster;
 }
 
 async function joinCatalog(
   home: ControlConnection,
   options: { readonly nodes: readonly string[]; readonly home: string },
 ): Promise<CatalogIdentity> {
-  const clusterRows = await home.query<{ cluster_id: string; format_version: number; home: string | null }>(
-    `SELECT c.cluster_id, c.format_version, n.node_name AS home
-     FROM ${INTERNAL_SCHEMA}.cluster c LEFT JOIN ${INTERNAL_SCHEMA}.nodes n ON n.node_id = c.home_node_id FOR UPDATE OF c`,
-  );
-  const cluster = clusterRows[0];
-  if (!cluster) throw configurationError('the catalog is damaged: it has no cluster row', undefined);
+  const cluster = await readCluster(home);
   if (cluster.format_version > FORMAT_VERSION) {
     throw configurationError(
       `the catalog has format ${cluster.format_version}, and this Postern knows formats up to ${FORMAT_VERSION}`,

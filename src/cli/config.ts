@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { invalidParameter } from '../base/errors.ts';
 import { parseDsn } from '../pg/dsn.ts';
 import type { RouterOptions } from './router.ts';
-import { WORKERS_MAX } from './workers.ts';
+import { WORKERS_MAX } from './worker-count.ts';
 
 const name = z.string().min(1).max(63);
 

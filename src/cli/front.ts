@@ -1,6 +1,7 @@
 /** `postern front`: its options. What it does is in run-front.ts, loaded only then. */
 import { type Command, InvalidArgumentError } from 'commander';
-import { WORKERS_MAX } from './workers.ts';
+import { contradiction, parseTableName, type TableSwitch } from './coalesce-tables.ts';
+import { WORKERS_MAX } from './worker-count.ts';
 
 const CONNECTIONS_MAX = 1_000;
 
@@ -10,9 +11,12 @@ export interface FrontOptions {
   readonly connections: number | undefined;
   readonly coalesce: boolean;
   readonly workers: number | undefined;
+  /** Of both options, --coalesce-table and --no-coalesce-table. */
+  readonly coalesceTable?: readonly TableSwitch[] | undefined;
 }
 
 export function registerFrontCommand(program: Command): void {
+  const tables: TableSwitch[] = [];
   program
     .command('front')
     .summary('stand before one server of yours and merge commits')
@@ -29,10 +33,38 @@ export function registerFrontCommand(program: Command): void {
       wholeNumber(1, WORKERS_MAX),
     )
     .option('--no-coalesce', 'pass every statement on by itself')
-    .action(async (dsn: string, options: FrontOptions) => {
+    .option(
+      '--coalesce-table <name>',
+      'merge writes to this table although it has triggers or deferrable constraints (repeatable)',
+      tableSwitch(tables, true),
+    )
+    .option(
+      '--no-coalesce-table <name>',
+      'never merge writes to this table (repeatable)',
+      tableSwitch(tables, false),
+    )
+    .action(async (dsn: string, options: FrontOptions, command: Command) => {
+      const both = contradiction(tables);
+      if (both !== undefined) {
+        command.error(`error: table ${both} is given with --coalesce-table and with --no-coalesce-table`);
+      }
       const { runFront } = await import('./run-front.ts');
       process.exitCode = await runFront(dsn, options);
     });
+}
+
+/** Both options add to one list: for commander they are one option and its negation. */
+function tableSwitch(tables: TableSwitch[], merges: boolean): (text: string) => TableSwitch[] {
+  return (text) => {
+    const name = parseTableName(text);
+    if (!name) {
+      throw new InvalidArgumentError(
+        'It must be a table or schema.table, as in SQL, with double quotes around odd names.',
+      );
+    }
+    tables.push({ ...name, merges });
+    return tables;
+  };
 }
 
 function wholeNumber(least: number, most: number): (text: string) => number {

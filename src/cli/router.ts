@@ -5,7 +5,8 @@ import { NodePool } from '../backend/pool.ts';
 import { StatementRegistry } from '../backend/prepared.ts';
 import { unreachable } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { invalidParameter, notSupported, PosternError } from '../base/errors.ts';
+import { besideOtherNodes, invalidParameter, notSupported, PosternError } from '../base/errors.ts';
+import { COALESCING_QUERY, createCoalescing, setCoalescing } from '../catalog/coalescing.ts';
 import { IdLeases } from '../catalog/ids.ts';
 import type { NodeInfo } from '../catalog/map.ts';
 import {
@@ -19,16 +20,19 @@ import { ensureCatalog, ensureNode } from '../catalog/schema.ts';
 import { leaseIdBlock } from '../catalog/store.ts';
 import { CatalogWatcher } from '../catalog/watcher.ts';
 import { Coalescer } from '../coalesce/coalescer.ts';
-import type { ShardingContext } from '../doors/sharded/context.ts';
+import { type ShardingContext, withConnection } from '../doors/sharded/context.ts';
 import { createShardedTable } from '../doors/sharded/create.ts';
 import { distributeTable } from '../doors/sharded/distribute.ts';
 import { dropShardedTables } from '../doors/sharded/drop.ts';
+import { grantOnShardedTables } from '../doors/sharded/grant.ts';
+import { mergesOf } from '../doors/sharded/make.ts';
 import { sweep } from '../doors/sharded/sweep.ts';
 import { truncateShardedTables } from '../doors/sharded/truncate.ts';
 import type { CommandResult, CommandSession, RouterContext, RouterLog } from '../execute/context.ts';
 import { FunctionFacts } from '../execute/function-facts.ts';
 import { IdChooser, type IdSource } from '../execute/id-chooser.ts';
 import { PlanCache } from '../execute/plan-cache.ts';
+import { StatefulRelations } from '../execute/stateful-relations.ts';
 import { WriteFactsCache } from '../execute/write-facts.ts';
 import { parseDsn } from '../pg/dsn.ts';
 import type { RouterCommand } from '../plan/plan.ts';
@@ -38,7 +42,7 @@ import { FlushQueue } from '../platform/flush-queue.ts';
 import { Listener } from '../session/listener.ts';
 import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
-import { forwardCancel, onForwardedCancel, workerPlace } from './workers.ts';
+import { forwardCancel, joinWorkers, workerPlace } from './worker-side.ts';
 
 export interface NodeOptions {
   readonly name: string;
@@ -78,8 +82,6 @@ export interface Router {
 const SWEEP_INTERVAL_MS = 30_000;
 /** DDL that has not come through this router decides on merging after this at the latest. */
 const WRITE_FACTS_REFRESH_MS = 10_000;
-
-const NOTHING_UNDER_WAY: ReadonlyMap<number, number> = new Map();
 
 const silentLog: RouterLog = { info() {}, warn() {}, error() {} };
 
@@ -132,6 +134,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
     ids: leases,
     control,
+    coalescingSwitches: COALESCING_QUERY,
     runCommand: (command, session) => runCommand(sharding, command, session),
     onClose: async () => {
       clearInterval(sweeper);
@@ -149,6 +152,8 @@ export interface Serving {
   readonly acquireTimeoutMs?: number | undefined;
   readonly loginTimeoutMs?: number | undefined;
   readonly coalesce?: boolean | undefined;
+  /** A query for the tables that have a switch of their own: rows of (relation oid, merges bool). Default: none have. */
+  readonly coalescingSwitches?: string | undefined;
   readonly log: RouterLog;
   readonly nodes: readonly { readonly node: NodeInfo; readonly dsn: string }[];
   readonly catalog: RouterContext['catalog'];
@@ -165,10 +170,8 @@ export async function serveClients(serving: Serving): Promise<Router> {
   const flushQueue = new FlushQueue();
   const users = new Users(serving.users);
   const place = workerPlace();
-  // The bound is for the router as a whole, whatever the number of its processes.
-  const connectionsPerNode = Math.ceil(
-    (serving.connectionsPerNode ?? BOUNDS.connectionsPerNode) / (place?.count ?? 1),
-  );
+  // For the router as a whole, whatever the number of its processes: each has a share of it.
+  const connectionsPerNode = serving.connectionsPerNode ?? BOUNDS.connectionsPerNode;
   const pools = new Map<number, NodePool>();
   for (const { node, dsn } of serving.nodes)
     pools.set(
@@ -180,20 +183,26 @@ export async function serveClients(serving: Serving): Promise<Router> {
         acquireTimeoutMs: serving.acquireTimeoutMs,
         users,
         flushQueue,
+        isOnlyNode: serving.nodes.length === 1,
       }),
     );
-  const coalescer = serving.coalesce === false ? undefined : new Coalescer(pools);
+  const coalescer = new Coalescer(pools, { merges: serving.coalesce !== false });
+  const functions = new FunctionFacts((text) => control.rows(text));
   const context: RouterContext = {
     database: serving.database,
     catalog: serving.catalog,
     pools,
     plans: new PlanCache((text, map, searchPath) => planQuery(text, { map, searchPath })),
     statements: new StatementRegistry(),
-    functions: new FunctionFacts((text) => control.rows(text)),
-    writeFacts: new WriteFactsCache((text) => control.rows(text)),
+    functions,
+    relations: new StatefulRelations((text) => control.rows(text), functions),
+    writeFacts: new WriteFactsCache((text) => control.rows(text), {
+      functions,
+      switches: serving.coalescingSwitches,
+    }),
     ids: new IdChooser(serving.ids, {
       afterTurn: setImmediate,
-      underWay: () => coalescer?.membersByNode() ?? NOTHING_UNDER_WAY,
+      underWay: () => coalescer.membersByNode(),
     }),
     coalescer,
     flushQueue,
@@ -204,26 +213,41 @@ export async function serveClients(serving: Serving): Promise<Router> {
     loginTimeoutMs: serving.loginTimeoutMs,
     shared: place && { index: place.index, forwardCancel },
   });
-  if (place) onForwardedCancel((processId, secretKey) => void listener.cancel(processId, secretKey));
   serving.onNewMap(() => {
     context.functions.invalidate();
+    context.relations.invalidate();
     context.writeFacts.invalidate();
   });
   const refresher = setInterval(() => {
-    context.writeFacts.refresh().catch((error: Error) => log.warn(`table definitions: ${error.message}`));
+    Promise.all([context.relations.refresh(), context.writeFacts.refresh()]).catch((error: Error) =>
+      log.warn(`table definitions: ${error.message}`),
+    );
   }, WRITE_FACTS_REFRESH_MS);
   refresher.unref();
   const close = async (): Promise<void> => {
     clearInterval(refresher);
     await listener.close();
-    coalescer?.close();
+    coalescer.close();
     for (const pool of pools.values()) pool.close();
     await control.close();
     await serving.onClose();
   };
-  let port: number;
+  let { port } = serving.listen;
+  // Known from the start, so that it is known while the home node is away.
+  await context.relations.load().catch((error: Error) => log.warn(`table definitions: ${error.message}`));
   try {
-    port = await listener.listen(serving.listen);
+    if (place) {
+      joinWorkers({
+        place,
+        connections: connectionsPerNode,
+        onClient: (client) => listener.take(client),
+        onCancel: (processId, secretKey) => void listener.cancel(processId, secretKey),
+        onShare: (connections) => {
+          for (const pool of pools.values()) pool.share = connections;
+        },
+        open: () => Math.max(...[...pools.values()].map((pool) => pool.size)),
+      });
+    } else port = await listener.listen(serving.listen);
   } catch (error) {
     await close().catch(() => {});
     throw cannotListen(serving.listen, error as NodeJS.ErrnoException);
@@ -310,6 +334,7 @@ function openPool(options: {
   acquireTimeoutMs: number | undefined;
   users: Users;
   flushQueue: FlushQueue;
+  isOnlyNode: boolean;
 }): NodePool {
   const { node, users, flushQueue } = options;
   const dsn = parseDsn(options.dsn);
@@ -332,6 +357,8 @@ function openPool(options: {
         user,
         password: users.passwordOf(user) ?? (user === dsn.user ? dsn.password : undefined),
         flushQueue,
+      }).catch((error: unknown) => {
+        throw options.isOnlyNode ? error : besideOtherNodes(error);
       }),
   });
 }
@@ -394,12 +421,48 @@ async function runCommand(
       const { notices } = await truncateShardedTables(sharding, command, session);
       return { tag: 'TRUNCATE TABLE', row: undefined, notices };
     }
+    case 'grantOnTables': {
+      const { notices } = await grantOnShardedTables(sharding, command, session);
+      return { tag: command.isGrant ? 'GRANT' : 'REVOKE', row: undefined, notices };
+    }
+    case 'createCoalescing': {
+      const { coalesce, ...table } = command;
+      const made = await onHome(sharding, (home) =>
+        createCoalescing(home, { ...table, merges: mergesOf(coalesce) }, session),
+      );
+      const message = `relation "${command.name}" already exists, skipping`;
+      return { tag: 'CREATE TABLE', row: undefined, notices: made ? [] : [{ sqlState: '42P07', message }] };
+    }
+    case 'setCoalescing': {
+      const { relation, ifExists, functionName } = command;
+      const merges = mergesOf(command.coalesce);
+      const found = await onHome(sharding, (home) =>
+        setCoalescing(home, { relation, ifExists, merges }, session),
+      );
+      if (functionName !== undefined)
+        return { tag: 'SELECT 1', row: { column: functionName, value: '' }, notices: [] };
+      const message = `relation "${relation}" does not exist, skipping`;
+      return { tag: 'ALTER TABLE', row: undefined, notices: found ? [] : [{ sqlState: '00000', message }] };
+    }
     default:
       return unreachable(command);
   }
 }
 
-function cannotListen(listen: { host: string; port: number }, error: NodeJS.ErrnoException): PosternError {
+/** A change of the catalog, which this router knows of before its client does. */
+async function onHome<T>(
+  sharding: ShardingContext,
+  work: (home: ControlConnection) => Promise<T>,
+): Promise<T> {
+  const result = await withConnection(sharding, sharding.homeNodeId, work);
+  await sharding.refresh().catch(() => undefined);
+  return result;
+}
+
+export function cannotListen(
+  listen: { host: string; port: number },
+  error: NodeJS.ErrnoException,
+): PosternError {
   const where = `${listen.host}:${listen.port}`;
   switch (error.code) {
     case 'EADDRINUSE':

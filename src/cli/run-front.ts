@@ -5,9 +5,11 @@ import type { RouterLog } from '../execute/context.ts';
 import { describeDsn, parseDsn } from '../pg/dsn.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
 import { loadParser } from '../sql/parser.ts';
+import { missingTablesQuery, switchesQuery } from './coalesce-tables.ts';
 import type { FrontOptions } from './front.ts';
 import { HomeControl, type Router, serveClients } from './router.ts';
 import { runServing } from './serving.ts';
+import { workerPlace } from './worker-side.ts';
 
 const NODE = { id: 1, name: 'primary' };
 
@@ -15,6 +17,9 @@ const NODE = { id: 1, name: 'primary' };
 export function runFront(dsnText: string, options: FrontOptions): Promise<number> {
   return runServing({
     workers: options.workers,
+    listen: { host: options.host, port: options.port },
+    connections: options.connections,
+    merges: options.coalesce,
     announce: (port) =>
       `listening on ${options.host}:${port}, before ${describeDsn(parseDsn(dsnText, process.env))}`,
     start: async ({ logger, first }) => {
@@ -38,6 +43,11 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
   if (encoding !== 'UTF8')
     throw notSupported(`the database has encoding ${encoding}`, 'Postern works with UTF8 databases.');
   if (recovering === 'true') throw notSupported('the server is a standby', 'Name the primary.');
+  const tables = options.coalesceTable ?? [];
+  if (tables.length > 0 && (workerPlace()?.index ?? 0) === 0) {
+    for (const [name] of await control.rows(missingTablesQuery(tables)))
+      log.warn(`no table is named ${name} yet; the option for it holds from when there is one`);
+  }
   const map = buildMap({ epoch: 0, nodes: [NODE], homeNodeId: NODE.id, tables: [] });
   return serveClients({
     listen: { host: options.host, port: options.port },
@@ -45,6 +55,7 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
     users: [{ name: dsn.user, password: dsn.password }],
     connectionsPerNode: options.connections,
     coalesce: options.coalesce,
+    coalescingSwitches: switchesQuery(tables),
     log,
     nodes: [{ node: NODE, dsn: dsnText }],
     catalog: { current: map, refresh: async () => map },
@@ -56,7 +67,13 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
       },
     },
     control,
-    runCommand: async () => {
+    runCommand: async ({ kind }) => {
+      if (kind === 'setCoalescing' || kind === 'createCoalescing') {
+        throw notSupported(
+          'front mode keeps nothing on the server, so no option of a table either',
+          'Start "postern front" with --no-coalesce-table or --coalesce-table and the name of the table.',
+        );
+      }
       throw notSupported(
         'front mode has no sharded tables',
         'Use "postern serve" with a configuration that names the nodes.',

@@ -17,6 +17,9 @@ export async function runServe(options: ServeOptions): Promise<number> {
   const listen = { host: options.host ?? config.listen.host, port: options.port ?? config.listen.port };
   return runServing({
     workers: options.workers ?? config.workers,
+    listen,
+    connections: config.connectionsPerNode,
+    merges: config.coalesce !== false,
     announce: (port) =>
       `listening on ${listen.host}:${port}, over ${config.nodes.map(({ name }) => name).join(', ')}`,
     start: ({ logger, first }) =>

@@ -1,6 +1,6 @@
 /** `postern serve`: its options. What it does is in run-serve.ts, loaded only then. */
 import { type Command, InvalidArgumentError } from 'commander';
-import { WORKERS_MAX } from './workers.ts';
+import { WORKERS_MAX } from './worker-count.ts';
 
 export interface ServeOptions {
   readonly config: string;

@@ -1,14 +1,22 @@
 /** What `serve` and `front` have in common: logging, one process or several, signals, and how a failure is told. */
 import cluster from 'node:cluster';
 import { type Logger, pino } from 'pino';
+import { BOUNDS } from '../base/bounds.ts';
 import { failureText } from './failure-text.ts';
-import type { Router } from './router.ts';
+import { cannotListen, type Router } from './router.ts';
 import { untilSignal } from './until-signal.ts';
-import { defaultWorkers, reportFailure, runWorkers, workerPlace } from './workers.ts';
+import { defaultWorkers } from './worker-count.ts';
+import { reportFailure, workerPlace } from './worker-side.ts';
+import { runWorkers } from './workers.ts';
 
 export interface ServingOptions {
   /** undefined: by the machine. */
   readonly workers: number | undefined;
+  readonly listen: { readonly host: string; readonly port: number };
+  /** To one node, of all workers; undefined: the default. */
+  readonly connections: number | undefined;
+  /** Whether commits are merged. */
+  readonly merges: boolean;
   /** Starts the router; `first`: it is the one that says what it found. */
   readonly start: (context: { logger: Logger; first: boolean }) => Promise<Router>;
   /** One line for the log, once clients can come. */
@@ -26,8 +34,13 @@ export async function runServing(options: ServingOptions): Promise<number> {
   if (cluster.isPrimary && count > 1) {
     return runWorkers({
       count,
-      onAllListening: (port) => logger.info({ workers: count }, options.announce(port)),
+      listen: options.listen,
+      connections: options.connections ?? BOUNDS.connectionsPerNode,
+      merges: options.merges,
+      onListening: (port) => logger.info({ workers: count }, options.announce(port)),
       onFailed: (text) => process.stderr.write(`${text}\n`),
+      describeListenFailure: (error) => failureText(cannotListen(options.listen, error)),
+      onDoorError: (error) => logger.error(`listener: ${error.message}`),
       onRestart: (index, status) =>
         logger.error({ worker: index }, `worker ended with ${status}; restarting it`),
     });

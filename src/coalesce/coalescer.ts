@@ -4,35 +4,41 @@ import type { NodePool } from '../backend/pool.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import type { Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { CoalescingGroup } from './group.ts';
+import { type GroupKind, WriteGroup } from './group.ts';
 
 const REST_INTERVAL_MS = 500;
-/** A slow statement is tried in a batch again after some seconds: it may have been the machine. */
+/** A slow statement is tried on a lane again after some seconds: it may have been the machine. */
 const SLOW_RESTS = 6;
 
 export class Coalescer {
   readonly #pools: ReadonlyMap<number, NodePool>;
-  readonly #groups = new Map<string, CoalescingGroup>();
+  readonly #groups = new Map<string, WriteGroup>();
   readonly #scarce = new Set<NodePool>();
-  /** Statements that have just held up a batch, and for how many rests they run alone. */
+  /** Statements that have just held up others on their lane, and for how many rests they run alone. */
   readonly #slow = new Map<SharedStatement, number>();
   readonly #timer: NodeJS.Timeout;
 
-  constructor(pools: ReadonlyMap<number, NodePool>) {
+  /** Are commits merged, where a session doesn't say otherwise? */
+  readonly merges: boolean;
+
+  constructor(pools: ReadonlyMap<number, NodePool>, options: { merges: boolean }) {
     this.#pools = pools;
+    this.merges = options.merges;
     for (const pool of pools.values()) pool.onScarcity = () => this.#onScarcity(pool);
     this.#timer = setInterval(() => this.#rest(), REST_INTERVAL_MS);
     this.#timer.unref();
   }
 
-  group(nodeId: number, user: string, settings: Settings): CoalescingGroup {
-    const key = `${nodeId}\0${user}\0${settings.key}`;
+  group(kind: GroupKind, writer: { nodeId: number; user: string; settings: Settings }): WriteGroup {
+    const { nodeId, user, settings } = writer;
+    const key = `${kind}\0${nodeId}\0${user}\0${settings.key}`;
     let group = this.#groups.get(key);
     if (!group) {
-      group = new CoalescingGroup({
+      group = new WriteGroup({
+        kind,
         pool: this.#pools.get(nodeId)!,
         user,
-        settings: batchSettings(settings),
+        settings: laneSettings(settings),
         onSlow: (statement) => this.#slow.set(statement, SLOW_RESTS),
       });
       this.#groups.set(key, group);
@@ -79,8 +85,8 @@ export class Coalescer {
   }
 }
 
-/** The clients' settings with the lock_timeout and statement_timeout of a batch, unless theirs are shorter still. */
-function batchSettings(settings: Settings): Settings {
+/** The clients' settings with the lock_timeout and statement_timeout of a lane, unless theirs are shorter still. */
+function laneSettings(settings: Settings): Settings {
   const bounds = {
     lock_timeout: BOUNDS.coalescingLockTimeoutMs,
     statement_timeout: BOUNDS.coalescingStatementTimeoutMs,

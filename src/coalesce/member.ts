@@ -1,11 +1,21 @@
 /**
- * One write on its way through a batch: what is sent for it, and where its answer goes. A session makes one at the Sync
- * (or Query) that ends an autocommit statement, and has at most one.
+ * One write on its way through a batch or a pipeline: what is sent for it, and where its answer goes. A session makes one at
+ * the Sync (or Query) that ends an autocommit statement, and has at most one.
  */
 
+import type { PendingKind } from '../backend/pending.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import type { PosternError } from '../base/errors.ts';
+import type { Frame } from '../wire/frame-reader.ts';
 import type { BindTail } from '../wire/frontend.ts';
+
+/** The server's own error, from a transaction that was the member's alone. */
+export interface MemberFailure {
+  /** The ErrorResponse, of lasting memory. */
+  readonly frame: Frame;
+  /** Which of its messages the error answers. */
+  readonly kind: PendingKind;
+}
 
 /** The session of a member. Exactly one of these is called, once. */
 export interface MemberOwner {
@@ -14,6 +24,8 @@ export interface MemberOwner {
    * valid during the call only.
    */
   onCommitted(buffer: Buffer, start: number, end: number): void;
+  /** Failed by itself, and undone. `buffer[start, end)`: as for onCommitted, what came between BindComplete and the error. */
+  onFailed(failure: MemberFailure, buffer: Buffer, start: number, end: number): void;
   /** Run it in a transaction of its own. */
   onAlone(): void;
   onCanceled(): void;
@@ -30,11 +42,11 @@ export interface Member {
   readonly describe: boolean;
   /** Members with the same one may touch the same row; −1: unknown or none. */
   readonly affinity: number;
-  /** It was in a multi-row INSERT that failed: it is sent by itself from now on. Written by group.ts. */
+  /** It was in a multi-row INSERT that failed: it is sent by itself from now on. Written by its lane. */
   single: boolean;
-  /** The lane that it is on. Written by group.ts. */
+  /** The lane that it is on. Written by its lane. */
   lane: number;
-  /** Where its answer lies in its batch's capture. Written by group.ts. */
+  /** Where its answer lies in its lane's capture; start −1: nowhere. Written by its lane. */
   captureStart: number;
   captureEnd: number;
 }

@@ -8,6 +8,7 @@ import type { FlushQueue } from '../platform/flush-queue.ts';
 import type { FunctionFacts } from './function-facts.ts';
 import type { IdChooser } from './id-chooser.ts';
 import type { PlanCache } from './plan-cache.ts';
+import type { StatefulRelations } from './stateful-relations.ts';
 import type { WriteFactsCache } from './write-facts.ts';
 
 export interface RouterLog {
@@ -42,10 +43,11 @@ export interface RouterContext {
   readonly plans: PlanCache;
   readonly statements: StatementRegistry;
   readonly functions: FunctionFacts;
+  readonly relations: StatefulRelations;
   readonly ids: IdChooser;
   readonly writeFacts: WriteFactsCache;
-  /** undefined: writes are not coalesced. */
-  readonly coalescer: Coalescer | undefined;
+  /** Writes that go out together, merged or pipelined. */
+  readonly coalescer: Coalescer;
   readonly flushQueue: FlushQueue;
   readonly log: RouterLog;
   runCommand(command: RouterCommand, session: CommandSession): Promise<CommandResult>;

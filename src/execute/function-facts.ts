@@ -15,6 +15,16 @@ import { quoteLiteral } from '../pg/identifier.ts';
 const LEAVES_STATE =
   /\bset_config\b|\bset\s+(session|time\s+zone|role|names|local)\b|(^|;|>>|\bbegin\b|\bthen\b|\belse\b|\bloop\b)\s*(set|reset|discard|listen|unlisten|load|prepare|deallocate)\s|\bexecute\b|\btemp(orary)?\b|\bpg_temp|advisory_lock|\bdblink|\bsetseed\b|\bcurrval\b|\blastval\b|_to_xml|\bts_(stat|rewrite)\b|\breplication_origin_|\bwith\s+hold\b/i;
 
+/**
+ * What ends with its transaction, and means nothing to the router: set_config('a.b', …, true) and SET LOCAL a.b = …, of a
+ * parameter with a dot in its name.
+ */
+const LOCAL_SETTINGS = new RegExp(
+  String.raw`\bset_config\s*\(\s*'(?!postern\.)[a-z_][\w$]*\.[\w$.]+'\s*,(?:[^(),;']|'[^']*'|\([^()]*\))*,\s*true\s*\)` +
+    String.raw`|\bset\s+local\s+(?!postern\.)[a-z_][\w$]*\.[\w$.]+\s*(?:=|\bto\b)`,
+  'gi',
+);
+
 const COMMENTS = /--[^\n]*|\/\*[\s\S]*?\*\//g;
 
 /** How long a judgement holds: a function may be replaced behind the router's back. */
@@ -24,6 +34,8 @@ const FACTS_MAX = 10_000;
 
 interface Fact {
   readonly mayLeaveState: boolean;
+  /** Also what is gone with its transaction. */
+  readonly mayLeaveLocalState: boolean;
   readonly calls: readonly string[];
   readonly freshUntilMs: number;
 }
@@ -32,6 +44,7 @@ export class FunctionFacts {
   readonly #ask: (text: string) => Promise<Rows>;
   readonly #now: () => number;
   #known = new Map<string, Fact>();
+  #namesThatLeaveState: ReadonlySet<string> = new Set();
 
   /**
    * @param ask runs a query on the home node and gives its rows
@@ -47,6 +60,14 @@ export class FunctionFacts {
     this.#known = new Map();
   }
 
+  /** Relations that lead to a function which may leave state behind: one that names them does so too. */
+  set namesThatLeaveState(names: ReadonlySet<string>) {
+    const before = this.#namesThatLeaveState;
+    if (names.size === before.size && [...names].every((name) => before.has(name))) return;
+    this.#namesThatLeaveState = names;
+    this.invalidate();
+  }
+
   /** Is all known, and of late, that mayLeaveState() needs? If not: load(). */
   areKnown(names: readonly string[]): boolean {
     const now = this.#now();
@@ -56,6 +77,11 @@ export class FunctionFacts {
   /** Also true for what is not known. A DO block ("do") may do anything. */
   mayLeaveState(names: readonly string[]): boolean {
     return !this.#walk(names, (fact) => fact !== undefined && !fact.mayLeaveState);
+  }
+
+  /** The same for what a transaction would find that has several callers' statements in it. */
+  mayLeaveLocalState(names: readonly string[]): boolean {
+    return !this.#walk(names, (fact) => fact !== undefined && !fact.mayLeaveLocalState);
   }
 
   /** Loads the names, down through the functions that they call. While the home node is away, what was known goes on holding. */
@@ -102,7 +128,8 @@ export class FunctionFacts {
         loaded.add(name);
         // An unqualified name of PostgreSQL's own is here only because it is not among the harmless ones.
         const ofName = bodies.filter((body) => body.name === bareName(name));
-        const fact = judge(ofName, users, builtIn.has(name));
+        const suspect = builtIn.has(name) || this.#namesThatLeaveState.has(bareName(name));
+        const fact = judge(ofName, users, { suspect, stateful: this.#namesThatLeaveState });
         // One that is not there is looked for again at its next call: it may have been made by then.
         const isThere = ofName.length > 0 || compiled.has(bareName(name)) || builtIn.has(name);
         known.set(name, { ...fact, freshUntilMs: isThere ? freshUntilMs : 0 });
@@ -137,15 +164,36 @@ export class FunctionFacts {
   }
 }
 
-function judge(bodies: readonly Body[], users: ReadonlySet<string>, suspect: boolean) {
+function judge(
+  bodies: readonly Body[],
+  users: ReadonlySet<string>,
+  { suspect, stateful }: { suspect: boolean; stateful: ReadonlySet<string> },
+) {
   const text = bodies.map((body) => body.text).join('\n;\n');
   const opaque = bodies.some(({ language }) => language !== 'sql' && language !== 'plpgsql');
-  const words = new Set(text.toLowerCase().match(/[a-z_\u0080-\uffff][a-z0-9_$\u0080-\uffff]*/g) ?? []);
+  const lower = text.toLowerCase();
+  const words = new Set(lower.match(/[a-z_\u0080-\uffff][a-z0-9_$\u0080-\uffff]*/g) ?? []);
+  const mayLeave = (source: string) =>
+    LEAVES_STATE.test(source) || LEAVES_STATE.test(source.replaceAll(COMMENTS, ' '));
+  const uses = suspect || opaque || namesAny(stateful, lower, words);
   return {
-    mayLeaveState:
-      suspect || opaque || LEAVES_STATE.test(text) || LEAVES_STATE.test(text.replaceAll(COMMENTS, ' ')),
+    mayLeaveState: uses || mayLeave(text.replaceAll(LOCAL_SETTINGS, ' ')),
+    mayLeaveLocalState: uses || mayLeave(text),
     calls: [...words].filter((word) => users.has(word)),
   };
+}
+
+function namesAny(names: ReadonlySet<string>, text: string, words: ReadonlySet<string>): boolean {
+  for (const name of names) {
+    const lower = name.toLowerCase();
+    // A name with other characters than a word's is in quotes; operators and types are told by more than their name.
+    if (
+      words.has(lower) ||
+      (!/^[\w$\u0080-\uffff]+$/.test(lower) && text.includes(lower.replace(/^type /, '')))
+    )
+      return true;
+  }
+  return false;
 }
 
 interface Body {
@@ -154,7 +202,12 @@ interface Body {
   readonly text: string;
 }
 
-const DO_BLOCK: Fact = { mayLeaveState: true, calls: [], freshUntilMs: Number.POSITIVE_INFINITY };
+const DO_BLOCK: Fact = {
+  mayLeaveState: true,
+  mayLeaveLocalState: true,
+  calls: [],
+  freshUntilMs: Number.POSITIVE_INFINITY,
+};
 
 /** `schema.f` → f: functions of one name are judged together, in whichever schema they are. */
 function bareName(name: string): string {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EXAMPLE_MAP, statementOf } from '../../test/support/example-map.ts';
 import { isVersionInstalled, startTestServer, type TestServer } from '../../test/support/servers.ts';
 import { loadParser } from '../sql/parser.ts';
+import { FunctionFacts } from './function-facts.ts';
 import { WriteFactsCache } from './write-facts.ts';
 
 /** What the tables are made of. */
@@ -14,6 +15,8 @@ const FURNITURE = `
   CREATE FUNCTION users_own(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
   CREATE FUNCTION truth(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
   CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+  CREATE FUNCTION setting() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('a.b', 'c', false); RETURN NEW; END $$;
+  CREATE FUNCTION locally() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('a.b', 'c', true); RETURN NEW; END $$;
   CREATE OPERATOR === (leftarg = int, rightarg = int, function = int4eq);
   CREATE FUNCTION odd_eq(int, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 % 2 = $2 % 2';
   CREATE OPERATOR =~= (leftarg = int, rightarg = int, function = odd_eq);
@@ -230,6 +233,94 @@ const NO: [what: string, setup: string, reason: RegExp][] = [
   ],
 ];
 
+const TRIGGERED =
+  'CREATE TABLE t (a int); CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION fire()';
+const PARTITIONED = `CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE TABLE c PARTITION OF t DEFAULT;
+  CREATE TRIGGER x AFTER UPDATE ON c FOR EACH ROW EXECUTE FUNCTION fire()`;
+const CASCADING = `CREATE TABLE t (a int PRIMARY KEY); CREATE TABLE child (a int REFERENCES t ON DELETE CASCADE DEFERRABLE);
+  CREATE TRIGGER x AFTER DELETE ON child FOR EACH ROW EXECUTE FUNCTION fire()`;
+
+/** Switches by table; the reason why not, or undefined: yes. */
+const SWITCHED: [
+  what: string,
+  setup: string,
+  switches: Record<string, boolean>,
+  reason: RegExp | undefined,
+][] = [
+  ['off', 'CREATE TABLE t (a int)', { t: false }, /t is left out by its postern.coalesce/],
+  ['another one off', 'CREATE TABLE t (a int)', { elsewhere: false }, undefined],
+  ['a trigger', TRIGGERED, { t: true }, undefined],
+  ['a trigger of another one', TRIGGERED, { elsewhere: true }, /trigger x/],
+  [
+    'deferrable constraints',
+    'CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED, b int REFERENCES parent DEFERRABLE)',
+    { t: true },
+    undefined,
+  ],
+  ['a partition by its parent', PARTITIONED, { t: true }, undefined],
+  [
+    'a partition by itself',
+    'CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE TABLE c PARTITION OF t DEFAULT',
+    { t: true, c: false },
+    /c is left out/,
+  ],
+  ['a partition alone', PARTITIONED, { c: true }, undefined],
+  ['a cascade to one that has not agreed', CASCADING, { t: true }, /child has the/],
+  ['a cascade to one that has', CASCADING, { t: true, child: true }, undefined],
+  [
+    'a cascade to one that is off',
+    'CREATE TABLE t (a int PRIMARY KEY); CREATE TABLE child (a int REFERENCES t ON DELETE CASCADE)',
+    { child: false },
+    /child is left out/,
+  ],
+  ['a cascade from one that has not agreed', CASCADING, { child: true }, /t has the deferrable/],
+  [
+    "users' functions in defaults, checks, domains and policies",
+    `CREATE TABLE t (a outer_domain DEFAULT users_own(1) CHECK (truth(a))); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+     CREATE POLICY p ON t USING (truth(a))`,
+    { t: true },
+    undefined,
+  ],
+  ['pg_notify', "CREATE TABLE t (a text CHECK (pg_notify('x', a) IS NOT NULL))", { t: true }, undefined],
+  [
+    'a trigger that sets',
+    'CREATE TABLE t (a int); CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION setting()',
+    { t: true },
+    /setting\(\), which may leave session state/,
+  ],
+  [
+    'a trigger that sets for its transaction, where others are in it',
+    'CREATE TABLE t (a int); CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION locally()',
+    { t: true },
+    /locally\(\), which may/,
+  ],
+  [
+    'a trigger whose condition sets',
+    `CREATE TABLE t (a int); CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW WHEN (set_config('a.b', 'c', true) = 'c') EXECUTE FUNCTION fire()`,
+    { t: true },
+    /may leave session state: CREATE TRIGGER/,
+  ],
+  [
+    'a trigger whose condition calls',
+    'CREATE TABLE t (a int); CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW WHEN (truth(NEW.a)) EXECUTE FUNCTION fire()',
+    { t: true },
+    undefined,
+  ],
+  [
+    'a default that sets',
+    "CREATE TABLE t (a text DEFAULT set_config('x.y', '1', false))",
+    { t: true },
+    /may leave session state/,
+  ],
+  [
+    'a rule',
+    'CREATE TABLE t (a int); CREATE RULE r AS ON INSERT TO t DO ALSO NOTIFY x',
+    { t: true },
+    /rule r/,
+  ],
+  ['a view', 'CREATE VIEW t AS SELECT * FROM elsewhere', { t: true }, /not a table/],
+];
+
 for (const version of [15, 18] as const) {
   describe.skipIf(!(await isVersionInstalled(version)))(`PostgreSQL ${version}`, () => {
     let server: TestServer;
@@ -242,10 +333,18 @@ for (const version of [15, 18] as const) {
     });
     afterAll(() => server?.stop());
 
-    function newCache(): WriteFactsCache {
-      return new WriteFactsCache(async (text) => {
-        questions++;
-        return (await server.query(text)).map((row) => Object.values(row) as (string | null)[]);
+    const ask = async (text: string) => {
+      questions++;
+      return (await server.query(text)).map((row) => Object.values(row) as (string | null)[]);
+    };
+
+    function newCache(switches: Record<string, boolean> = {}): WriteFactsCache {
+      const rows = Object.entries(switches).map(
+        ([name, merges]) => `(to_regclass('${name}')::oid, ${merges})`,
+      );
+      return new WriteFactsCache(ask, {
+        functions: new FunctionFacts(ask),
+        ...(rows.length > 0 && { switches: `VALUES ${rows.join(', ')}` }),
       });
     }
 
@@ -289,6 +388,29 @@ for (const version of [15, 18] as const) {
       await having(setup, async () => {
         expect(await reasonOf('UPDATE t SET a = $1')).toMatch(reason);
       });
+    });
+
+    test.each(SWITCHED)('switched: %s', async (_what, setup, switches, reason) => {
+      await having(setup, async () => {
+        const found = await reasonOf('DELETE FROM t WHERE a = $1', newCache(switches));
+        if (reason === undefined) expect(found).toBeUndefined();
+        else expect(found).toMatch(reason);
+      });
+    });
+
+    test('rows of a table with triggers stay in statements of their own', async () => {
+      for (const [setup, merged] of [
+        [TRIGGERED, false],
+        ['CREATE TABLE t (a int UNIQUE DEFERRABLE)', true],
+      ] as const) {
+        await having(setup, async () => {
+          const cache = newCache({ t: true });
+          const { write } = statementOf('INSERT INTO t VALUES ($1)');
+          expect(cache.memberOf(write!, PATH)).toBeUndefined();
+          await cache.load(write!, PATH);
+          expect(cache.memberOf(write!, PATH)).toMatchObject({ ...write, valuesOnly: merged });
+        });
+      }
     });
 
     test('what PostgreSQL itself has is no', async () => {

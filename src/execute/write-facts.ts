@@ -8,14 +8,29 @@
 
 import type { Rows } from '../backend/internal-query.ts';
 import { BOUNDS } from '../base/bounds.ts';
+import { inspectCalls } from '../plan/calls.ts';
 import type { WriteFacts } from '../plan/plan.ts';
 import { isHarmlessCall } from '../plan/write-facts.ts';
 import { collectFacts, stringsOf } from '../sql/facts.ts';
 import { parseSql } from '../sql/parser.ts';
-import { type ReachKind, reachQuery, USER_NAMES_QUERY } from './write-reach.ts';
+import type { FunctionFacts } from './function-facts.ts';
+import { NO_SWITCHES, type ReachKind, reachQuery, USER_NAMES_QUERY } from './write-reach.ts';
 
-/** Why not; undefined: yes. */
-type Verdict = { readonly reason: string | undefined };
+interface Verdict {
+  /** Why not; undefined: yes. */
+  readonly reason: string | undefined;
+  /** User triggers tell one statement of several rows from several statements, so these rows keep their statements. */
+  readonly oneByOne: boolean;
+  /** All that speaks against it is sharing a transaction: it may still share a backend (coalesce/SPEC.md, "Pipelined writes"). */
+  readonly apart: boolean;
+}
+
+export interface WriteFactsOptions {
+  /** Judges the functions of tables whose owners have agreed to merging. Without it, all leave something behind. */
+  readonly functions?: Pick<FunctionFacts, 'load' | 'mayLeaveLocalState'> | undefined;
+  /** A query for the tables that have a switch of their own (write-reach.ts); default: none have. */
+  readonly switches?: string | undefined;
+}
 
 /** What is known since the last DDL. */
 interface Known {
@@ -23,7 +38,7 @@ interface Known {
   /** Of one statement, by the search_path that it was planned with: spares the data path the building of keys. */
   readonly byWrite: WeakMap<
     WriteFacts,
-    { readonly searchPath: readonly string[]; readonly verdict: Verdict }
+    { readonly searchPath: readonly string[]; readonly verdict: Verdict; readonly member: WriteFacts }
   >;
   readonly loading: Map<string, Promise<void>>;
   /** What was asked, by the same key, to ask it again. */
@@ -43,11 +58,15 @@ function nothingKnown(): Known {
 
 export class WriteFactsCache {
   readonly #ask: (text: string) => Promise<Rows>;
+  readonly #functions: WriteFactsOptions['functions'];
+  readonly #switches: string;
   #known = nothingKnown();
 
   /** @param ask runs a query on the home node and gives its rows */
-  constructor(ask: (text: string) => Promise<Rows>) {
+  constructor(ask: (text: string) => Promise<Rows>, options: WriteFactsOptions = {}) {
     this.#ask = ask;
+    this.#functions = options.functions;
+    this.#switches = options.switches ?? NO_SWITCHES;
   }
 
   /** After DDL, and with a new map. */
@@ -65,7 +84,7 @@ export class WriteFactsCache {
     const fresh = nothingKnown();
     fresh.userNames = await this.#askUserNames();
     for (const [key, query] of [...before.queries]) {
-      fresh.byTable.set(key, { reason: judge(await this.#ask(query)) });
+      fresh.byTable.set(key, await this.#judge(await this.#ask(query)));
       fresh.queries.set(key, query);
     }
     if (this.#known === before) this.#known = fresh;
@@ -73,14 +92,20 @@ export class WriteFactsCache {
 
   /** undefined: not known yet, load() first. `searchPath`: the schemas that the statement was planned with. */
   lookup(write: WriteFacts, searchPath: readonly string[]): 'yes' | 'no' | undefined {
-    const verdict = this.#verdict(write, searchPath);
-    if (!verdict) return undefined;
-    return verdict.reason === undefined ? 'yes' : 'no';
+    const known = this.#verdict(write, searchPath);
+    if (!known) return undefined;
+    return known.verdict.reason === undefined ? 'yes' : 'no';
+  }
+
+  /** The write as a batch or (if `apart`) a pipeline may have it; undefined if neither may, or if that is not known. */
+  memberOf(write: WriteFacts, searchPath: readonly string[]): WriteFacts | undefined {
+    const known = this.#verdict(write, searchPath);
+    return known && (known.verdict.reason === undefined || known.verdict.apart) ? known.member : undefined;
   }
 
   /** What to tell a user who asks why a write is not merged with others; undefined if it is, or if nothing is known yet. */
   reason(write: WriteFacts, searchPath: readonly string[]): string | undefined {
-    return this.#verdict(write, searchPath)?.reason;
+    return this.#verdict(write, searchPath)?.verdict.reason;
   }
 
   /**
@@ -93,7 +118,7 @@ export class WriteFactsCache {
     if (known.userNames && known.byTable.has(key)) return;
     let loading = known.loading.get(key);
     if (!loading) {
-      loading = this.#loadInto(known, key, reachOf(write, searchPath)).finally(() =>
+      loading = this.#loadInto(known, key, this.#reachOf(write, searchPath)).finally(() =>
         known.loading.delete(key),
       );
       known.loading.set(key, loading);
@@ -103,12 +128,12 @@ export class WriteFactsCache {
 
   async #loadInto(known: Known, key: string, query: string): Promise<void> {
     known.userNames ??= await this.#askUserNames();
-    const reason = judge(await this.#ask(query));
+    const verdict = await this.#judge(await this.#ask(query));
     if (known.byTable.size >= BOUNDS.writeFactsTablesMax) {
       known.byTable.clear();
       known.queries.clear();
     }
-    known.byTable.set(key, { reason });
+    known.byTable.set(key, verdict);
     known.queries.set(key, query);
   }
 
@@ -117,25 +142,63 @@ export class WriteFactsCache {
     return new Set(rows.map((row) => row[0]!));
   }
 
-  #verdict(write: WriteFacts, searchPath: readonly string[]): Verdict | undefined {
+  #verdict(write: WriteFacts, searchPath: readonly string[]) {
     const { byWrite, byTable, userNames } = this.#known;
     const hit = byWrite.get(write);
-    if (hit?.searchPath === searchPath) return hit.verdict;
+    if (hit?.searchPath === searchPath) return hit;
     const ofTable = byTable.get(keyOf(write, searchPath));
     if (!ofTable || !userNames) return undefined;
-    const used = ofTable.reason === undefined ? write.names.find((name) => userNames.has(name)) : undefined;
-    const verdict = used === undefined ? ofTable : { reason: `"${used}" may mean what a user has defined` };
-    byWrite.set(write, { searchPath, verdict });
-    return verdict;
+    const used =
+      ofTable.reason === undefined || ofTable.apart
+        ? write.names.find((name) => userNames.has(name))
+        : undefined;
+    const verdict = used === undefined ? ofTable : no(`"${used}" may mean what a user has defined`);
+    const member =
+      verdict.oneByOne || verdict.apart
+        ? { ...write, valuesOnly: !verdict.oneByOne && write.valuesOnly, apart: verdict.apart }
+        : write;
+    const known = { searchPath, verdict, member };
+    byWrite.set(write, known);
+    return known;
+  }
+
+  #reachOf(write: WriteFacts, searchPath: readonly string[]): string {
+    return reachQuery(schemasOf(write, searchPath), write.name, this.#switches);
+  }
+
+  async #judge(rows: Rows): Promise<Verdict> {
+    const texts: Record<ReachKind, string[]> = {
+      table: [],
+      reason: [],
+      apart: [],
+      harmless: [],
+      expression: [],
+      agreedExpression: [],
+      agreedFunction: [],
+      agreedTrigger: [],
+    };
+    for (const [kind, text] of rows) {
+      if (text === null || text === undefined) return no('its definition has just changed');
+      texts[kind as ReachKind].push(text);
+    }
+    const reason = objectionTo(texts);
+    if (reason !== undefined) return no(reason);
+    const agreed = agreedCalls([...texts.agreedExpression, ...texts.agreedTrigger]);
+    if ('objection' in agreed) return no(agreed.objection);
+    const functions = [...new Set([...texts.agreedFunction, ...agreed.functions])].sort();
+    if (functions.length > 0) {
+      // One that can't be read leaves something behind, for all that is known.
+      await this.#functions?.load(functions);
+      const leaving = functions.find((name) => this.#functions?.mayLeaveLocalState([name]) !== false);
+      if (leaving !== undefined) return no(`a write may call ${leaving}(), which may leave session state`);
+    }
+    const [apart] = texts.apart.sort();
+    return { reason: apart, oneByOne: texts.agreedTrigger.length > 0, apart: apart !== undefined };
   }
 }
 
 function keyOf(write: WriteFacts, searchPath: readonly string[]): string {
   return [write.name, ...schemasOf(write, searchPath)].join('\0');
-}
-
-function reachOf(write: WriteFacts, searchPath: readonly string[]): string {
-  return reachQuery(schemasOf(write, searchPath), write.name);
 }
 
 /** The schemas in which the target may be. Temporary ones are not seen: a session that has one keeps its own backend. */
@@ -144,15 +207,14 @@ function schemasOf({ table, schema }: WriteFacts, searchPath: readonly string[])
   return schema === undefined ? ['pg_catalog', ...searchPath] : [schema];
 }
 
-/** Why the writes to a table may not be merged; undefined if they may. */
-function judge(rows: Rows): string | undefined {
-  const texts: Record<ReachKind, string[]> = { table: [], reason: [], harmless: [], expression: [] };
-  for (const [kind, text] of rows) {
-    if (text === null || text === undefined) return 'its definition has just changed';
-    texts[kind as ReachKind].push(text);
-  }
+function no(reason: string): Verdict {
+  return { reason, oneByOne: false, apart: false };
+}
+
+/** Why the writes to a table may not be merged, as far as their owners have not agreed to it; undefined if they may. */
+function objectionTo(texts: Readonly<Record<ReachKind, readonly string[]>>): string | undefined {
   if (texts.table.length === 0) return 'there is no such table';
-  const [reason] = texts.reason.sort();
+  const [reason] = [...texts.reason].sort();
   if (reason !== undefined) return reason;
   const harmless = new Set(texts.harmless);
   for (const expression of texts.expression) {
@@ -160,6 +222,32 @@ function judge(rows: Rows): string | undefined {
     if (objection !== undefined) return `${objection}: ${expression}`;
   }
   return undefined;
+}
+
+/**
+ * What the expressions and triggers of tables call whose owners have agreed to merging: those that PostgreSQL itself doesn't
+ * have are still to be judged. What changes the session, or reads what it has left there, is not merged all the same.
+ */
+function agreedCalls(
+  texts: readonly string[],
+): { readonly functions: readonly string[] } | { readonly objection: string } {
+  const functions = new Set<string>();
+  for (const text of texts) {
+    const isTrigger = /^CREATE (CONSTRAINT )?TRIGGER /.test(text);
+    const parsed = parseSql(isTrigger ? text : `SELECT ${text}`);
+    const [statement] = parsed.kind === 'parsed' ? parsed.statements : [];
+    if (!statement) return { objection: `an expression is not understood: ${text}` };
+    const facts = collectFacts(statement.node);
+    if (!isTrigger && facts.rangeVars.length > 0) {
+      return { objection: `an expression reads other tables: ${text}` };
+    }
+    const { effects, needsPinBefore, unknownFunctions } = inspectCalls(facts.functionCalls);
+    if (effects.length > 0 || needsPinBefore) {
+      return { objection: `an expression may leave session state: ${text}` };
+    }
+    for (const name of unknownFunctions) functions.add(name);
+  }
+  return { functions: [...functions] };
 }
 
 /** `harmless`: names of extensions' functions that the catalogs have led to, and so may be meant. */

@@ -14,10 +14,18 @@ export type ReachKind =
   | 'table'
   /** `text` says why writes to the table may not be merged. */
   | 'reason'
+  /** `text` says why they may not share a transaction with others, though they may share a backend. */
+  | 'apart'
   /** `text` is the name of a harmless function of an extension, which expressions may call. */
   | 'harmless'
   /** `text` is an SQL expression, or several with commas between, that a write may evaluate. */
-  | 'expression';
+  | 'expression'
+  /** The same of a table whose owner has said that its writes may be merged. */
+  | 'agreedExpression'
+  /** `text` is the qualified name of a function that a write may call, of such a table. */
+  | 'agreedFunction'
+  /** `text` is the CREATE TRIGGER of a trigger of such a table. */
+  | 'agreedTrigger';
 
 /** Extensions all of whose functions only compute, whatever their declared volatility and language. */
 const COMPUTING_EXTENSIONS = ['citext', 'earthdistance', 'hstore', 'pgcrypto', 'uuid-ossp'];
@@ -55,11 +63,17 @@ SELECT o.oprname::pg_catalog.text FROM pg_catalog.pg_operator o JOIN harmful f O
 UNION
 SELECT 'type ' || t.typname::pg_catalog.text FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND t.typtype IN ('c', 'd', 'm', 'r')`;
 
+/** Where no table has a switch of its own: rows of (relation oid, merges bool). */
+export const NO_SWITCHES = 'SELECT NULL::pg_catalog.oid, NULL::boolean WHERE false';
+
 /**
  * Rows of (kind: ReachKind, text). `schemas` are all those in which the name may be meant. PostgreSQL can't guess how little
  * the recursion finds, and compiling the plan would take it seconds.
+ *
+ * `switches` is a query for the tables whose owners have said whether writes may be merged. A partition goes by its parent,
+ * unless it has a switch itself; a table that a foreign key's action writes to has to agree by itself.
  */
-export function reachQuery(schemas: readonly string[], name: string): string {
+export function reachQuery(schemas: readonly string[], name: string, switches = NO_SWITCHES): string {
   return `SET LOCAL jit = off;
 WITH RECURSIVE class AS (
   SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AS relation,
@@ -69,7 +83,8 @@ WITH RECURSIVE class AS (
          'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid AS type,
          'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AS function,
          'pg_catalog.pg_operator'::pg_catalog.regclass::pg_catalog.oid AS operator,
-         'pg_catalog.pg_opclass'::pg_catalog.regclass::pg_catalog.oid AS operator_class
+         'pg_catalog.pg_opclass'::pg_catalog.regclass::pg_catalog.oid AS operator_class,
+         'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid AS trigger
 ), target AS (
   SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
    WHERE c.relname = ${quoteLiteral(name)} AND n.nspname IN (${schemas.map(quoteLiteral).join(', ')})
@@ -88,14 +103,26 @@ WITH RECURSIVE class AS (
   SELECT oid FROM downward
   UNION
   SELECT above.relid::pg_catalog.oid FROM downward CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(downward.oid::pg_catalog.regclass) above
-), object(classid, objid) AS (
-  SELECT class.relation, reached.oid FROM reached, class
+), switch(oid, merges) AS (
+  ${switches}
+), agreement(oid, merges) AS (
+  -- The nearest switch, from the table itself up. Without one: NULL.
+  SELECT reached.oid, (
+      SELECT switch.merges FROM switch JOIN (
+          SELECT reached.oid AS oid, 0::bigint AS distance
+          UNION ALL
+          SELECT above.relid::pg_catalog.oid, above.distance
+            FROM pg_catalog.pg_partition_ancestors(reached.oid::pg_catalog.regclass) WITH ORDINALITY above(relid, distance)
+        ) line ON line.oid = switch.oid ORDER BY line.distance LIMIT 1)
+    FROM reached
+), object(classid, objid, agreed) AS (
+  SELECT class.relation, a.oid, a.merges IS TRUE FROM agreement a, class
   UNION
   -- Casts between PostgreSQL's own types, which any expression may use.
-  SELECT class.function, c.castfunc FROM pg_catalog.pg_cast c, class
+  SELECT class.function, c.castfunc, false FROM pg_catalog.pg_cast c, class
    WHERE c.castfunc >= 16384 AND c.castsource < 16384 AND c.casttarget < 16384
   UNION
-  SELECT part.classid, part.objid FROM object o CROSS JOIN class CROSS JOIN LATERAL (
+  SELECT part.classid, part.objid, o.agreed FROM object o CROSS JOIN class CROSS JOIN LATERAL (
     SELECT class.default_value, d.oid FROM pg_catalog.pg_attrdef d
      WHERE o.classid = class.relation AND d.adrelid = o.objid
     UNION ALL
@@ -107,6 +134,9 @@ WITH RECURSIVE class AS (
     UNION ALL
     SELECT class.policy, p.oid FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class r ON r.oid = p.polrelid AND r.relrowsecurity
      WHERE o.classid = class.relation AND p.polrelid = o.objid
+    UNION ALL
+    SELECT class.trigger, t.oid FROM pg_catalog.pg_trigger t
+     WHERE o.agreed AND o.classid = class.relation AND t.tgrelid = o.objid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
     UNION ALL
     -- The columns of a composite type.
     SELECT class.relation, t.typrelid FROM pg_catalog.pg_type t
@@ -129,9 +159,10 @@ WITH RECURSIVE class AS (
              SELECT FROM pg_catalog.pg_type t WHERE t.oid = o.objid AND t.typtype = 'b'))
   ) part(classid, objid)
 ), relation AS (
-  SELECT r.*, pg_catalog.quote_ident(r.relname) AS label FROM reached JOIN pg_catalog.pg_class r ON r.oid = reached.oid
+  SELECT r.*, pg_catalog.quote_ident(r.relname) AS label, a.merges IS TRUE AS agreed, a.merges
+    FROM agreement a JOIN pg_catalog.pg_class r ON r.oid = a.oid
 ), function AS (
-  SELECT p.proname, ${IS_HARMLESS} AS harmless
+  SELECT p.proname, p.pronamespace, o.agreed, ${IS_HARMLESS} AS harmless
     FROM object o JOIN class ON o.classid = class.function
     JOIN pg_catalog.pg_proc p ON p.oid = o.objid AND (p.oid >= 16384 OR p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid)
 )
@@ -147,21 +178,28 @@ SELECT 'reason', CASE
  WHERE oid < 16384 OR relkind NOT IN ('r', 'p') OR relpersistence = 't'
     OR relkind = 'r' AND relam <> (SELECT oid FROM pg_catalog.pg_am WHERE amname = 'heap')
 UNION ALL
-SELECT 'reason', r.label || ' has the trigger ' || pg_catalog.quote_ident(t.tgname)
+SELECT 'apart', label || ' is left out by its postern.coalesce'
+  FROM relation WHERE merges IS FALSE AND oid IN (SELECT oid FROM downward)
+UNION ALL
+SELECT CASE WHEN r.agreed THEN 'agreedTrigger' ELSE 'reason' END,
+       CASE WHEN r.agreed THEN pg_catalog.pg_get_triggerdef(t.oid)
+            ELSE r.label || ' has the trigger ' || pg_catalog.quote_ident(t.tgname) END
   FROM relation r JOIN pg_catalog.pg_trigger t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
 UNION ALL
 SELECT 'reason', r.label || ' has the rule ' || pg_catalog.quote_ident(w.rulename)
   FROM relation r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid WHERE r.relkind IN ('r', 'p')
 UNION ALL
-SELECT 'reason', r.label || ' has the deferrable constraint ' || pg_catalog.quote_ident(c.conname)
-  FROM relation r JOIN pg_catalog.pg_constraint c ON r.oid IN (c.conrelid, c.confrelid) WHERE c.condeferrable
+SELECT 'apart', r.label || ' has the deferrable constraint ' || pg_catalog.quote_ident(c.conname)
+  FROM relation r JOIN pg_catalog.pg_constraint c ON r.oid IN (c.conrelid, c.confrelid)
+ WHERE c.condeferrable AND NOT r.agreed
 UNION ALL
-SELECT DISTINCT CASE WHEN f.harmless THEN 'harmless' ELSE 'reason' END,
+SELECT DISTINCT CASE WHEN f.harmless THEN 'harmless' WHEN f.agreed THEN 'agreedFunction' ELSE 'reason' END,
        CASE WHEN f.harmless THEN f.proname::pg_catalog.text
+            WHEN f.agreed THEN (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = f.pronamespace) || '.' || f.proname
             ELSE 'a write may call the function ' || pg_catalog.quote_ident(f.proname) || '()' END
   FROM function f
 UNION ALL
-SELECT DISTINCT 'expression', text.expression FROM object o CROSS JOIN class CROSS JOIN LATERAL (
+SELECT DISTINCT CASE WHEN o.agreed THEN 'agreedExpression' ELSE 'expression' END, text.expression FROM object o CROSS JOIN class CROSS JOIN LATERAL (
     SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
      WHERE o.classid = class.default_value AND d.oid = o.objid
     UNION ALL

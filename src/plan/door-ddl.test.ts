@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest';
-import { rewrittenOf, routeOf, statementOf } from '../../test/support/example-map.ts';
+import { EXAMPLE_MAP, rewrittenOf, routeOf, statementOf } from '../../test/support/example-map.ts';
 import { loadParser } from '../sql/parser.ts';
+import { planQuery } from './planner.ts';
 
 beforeAll(loadParser);
 
@@ -63,6 +64,54 @@ describe('CREATE TABLE with a door', () => {
     expect(routeOf(text)).toBe('0A000');
   });
 
+  test.each([
+    [
+      'CREATE TABLE s.t (id int) WITH (postern.coalesce = off)',
+      {
+        kind: 'createCoalescing',
+        schema: 's',
+        name: 't',
+        createText: 'CREATE TABLE s.t (id int) ',
+        coalesce: 'off',
+      },
+    ],
+    [
+      "CREATE UNLOGGED TABLE IF NOT EXISTS t (é int) WITH (fillfactor=70, postern.coalesce='ON', postern.door=single) TABLESPACE x",
+      {
+        kind: 'createCoalescing',
+        ifNotExists: true,
+        createText: 'CREATE UNLOGGED TABLE IF NOT EXISTS t (é int) WITH (fillfactor=70) TABLESPACE x',
+        coalesce: 'on',
+      },
+    ],
+    [
+      'CREATE TABLE t PARTITION OF p FOR VALUES IN (1) WITH (postern.coalesce = default)',
+      {
+        kind: 'createCoalescing',
+        createText: 'CREATE TABLE t PARTITION OF p FOR VALUES IN (1) ',
+        coalesce: 'default',
+      },
+    ],
+    [
+      'CREATE TABLE t (id int) WITH (postern.door = sharded, postern.coalesce = true, postern.key = id)',
+      { kind: 'createShardedTable', key: 'id', coalesce: 'on', createText: 'CREATE TABLE t (id int)' },
+    ],
+  ])('%s', (text, expected) => {
+    expect(statementOf(text).command).toMatchObject(expected);
+  });
+
+  test.each([
+    ['TABLE t (id int) WITH (postern.coalesce = maybe)', '22023'],
+    ['TABLE t (id int) WITH (postern.coalesce)', '22023'],
+    ['TABLE t (id int) WITH (postern.coalesce = on, postern.coalesce = on)', '22023'],
+    ['TABLE t (id int) WITH (postern.coalesce = on, postern.key = id)', '22023'],
+    ['TEMP TABLE t (id int) WITH (postern.coalesce = on)', '0A000'],
+    ['TABLE archive.accounts (id int) WITH (postern.coalesce = on)', '0A000'],
+    ['TABLE t AS SELECT 1', 'home'],
+  ])('CREATE %s → %s', (rest, expected) => {
+    expect(routeOf(`CREATE ${rest}`)).toBe(expected);
+  });
+
   test('door "single" is taken out of the text', () => {
     expect(rewrittenOf('CREATE TABLE t (id int) WITH (postern.door = single)')).toBe(
       'CREATE TABLE t (id int) ',
@@ -102,6 +151,39 @@ describe('tables that exist', () => {
   });
 
   test.each([
+    [
+      'ALTER TABLE "S".t SET (postern.coalesce = \'off\')',
+      { relation: '"S".t', coalesce: 'off', ifExists: false },
+    ],
+    [
+      'ALTER TABLE IF EXISTS t SET (postern.coalesce = on)',
+      { relation: 't', coalesce: 'on', ifExists: true },
+    ],
+    ['ALTER TABLE accounts RESET (postern.coalesce)', { relation: 'accounts', coalesce: 'default' }],
+    ["SELECT postern.set_coalescing('s.t', 'off')", { relation: 's.t', functionName: 'set_coalescing' }],
+    [
+      "SELECT postern.set_coalescing('t', value => 'default') AS x",
+      { coalesce: 'default', functionName: 'x' },
+    ],
+  ])('%s', (text, expected) => {
+    expect(statementOf(text).command).toMatchObject({ kind: 'setCoalescing', ...expected });
+  });
+
+  test('a door and the switch at once', () => {
+    const text = 'ALTER TABLE t SET (postern.door = sharded, postern.key = id, postern.coalesce = off)';
+    expect(statementOf(text).command).toMatchObject({ kind: 'distributeTable', coalesce: 'off' });
+  });
+
+  test.each([
+    ['ALTER TABLE t SET (postern.coalesce = 1)', '22023'],
+    ['ALTER TABLE t SET (postern.coalesce = on, fillfactor = 70)', '0A000'],
+    ['ALTER TABLE t SET (postern.coalesce = on), ADD COLUMN x int', '0A000'],
+    ['ALTER TABLE t RESET (postern.coalesce, postern.door)', '0A000'],
+    ['ALTER INDEX t SET (postern.coalesce = on)', '0A000'],
+    ["SELECT postern.set_coalescing('t')", '22023'],
+    ["SELECT postern.set_coalescing('t', 'x')", '22023'],
+    ["SELECT postern.set_coalescing('t', $1)", '0A000'],
+    ["SELECT set_coalescing('t', 'on')", 'home'],
     ["SELECT create_distributed_table('t', 'id'), 1", '0A000'],
     ["SELECT create_distributed_table('t', 'id') FROM x", '0A000'],
     ["SELECT * FROM create_distributed_table('t', 'id')", '0A000'],
@@ -121,6 +203,32 @@ describe('tables that exist', () => {
     ['ALTER TABLE t SET (postern.door = sharded, postern.key = id, fillfactor = 70)', '0A000'],
     ['ALTER TABLE t SET (postern.door = sharded, postern.key = id), ADD COLUMN x int', '0A000'],
     ['ALTER TABLE t SET (fillfactor = 70)', 'home'],
+  ])('%s → %s', (text, expected) => {
+    expect(routeOf(text)).toBe(expected);
+  });
+});
+
+describe('GRANT and REVOKE', () => {
+  test.each([
+    [
+      'GRANT SELECT (name), INSERT ON TABLE public . accounts /* é */, "Odd ""Name""" TO x WITH GRANT OPTION',
+      { isGrant: true, before: 'GRANT SELECT (name), INSERT ON TABLE ', after: ' TO x WITH GRANT OPTION' },
+    ],
+    [
+      'SELECT 1; revoke all on accounts from public cascade; SELECT 2',
+      { isGrant: false, before: 'revoke all on ', after: ' from public cascade' },
+    ],
+  ])('%s', (text, expected) => {
+    const { statements } = planQuery(text, { map: EXAMPLE_MAP, searchPath: ['public'] });
+    const command = statements.find((statement) => statement.command)?.command;
+    expect(command).toMatchObject({ kind: 'grantOnTables', ...expected });
+  });
+
+  test.each([
+    ['GRANT SELECT ON notes TO x', 'home'],
+    ['GRANT SELECT ON accounts, notes TO x', '0A000'],
+    ['GRANT SELECT ON ALL TABLES IN SCHEMA public TO x', '0A000'],
+    ['GRANT accounts TO x', 'home'],
   ])('%s → %s', (text, expected) => {
     expect(routeOf(text)).toBe(expected);
   });

@@ -1,13 +1,19 @@
 /**
- * DDL that the router itself carries out over the nodes: CREATE TABLE with a door, ALTER TABLE … SET (postern.…), and the
- * functions that turn an existing table into a sharded one, Citus's names included.
+ * DDL that the router itself carries out over the nodes: CREATE TABLE with a door or a switch of write coalescing, ALTER TABLE
+ * … SET (postern.…), and the functions that do the same to an existing table, Citus's names included.
  */
 import type { AlterTableStmt, CreateStmt, FuncCall, Node, RangeVar, SelectStmt } from '@pgsql/types';
 import { assert } from '../base/assert.ts';
 import { invalidParameter, notSupported, objectError } from '../base/errors.ts';
 import { BYTE, closingParen, endOfName, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
 import { functionName, stringLiteral } from './calls.ts';
-import { bucketCountOf, posternOptions, readDoorOptions } from './door-options.ts';
+import {
+  bucketCountOf,
+  type CoalesceOption,
+  coalesceOptionOf,
+  posternOptions,
+  readDoorOptions,
+} from './door-options.ts';
 import type { Edit, RouterCommand } from './plan.ts';
 import { nameOf } from './refusal.ts';
 import { type PlanContext, resolveRangeVar } from './resolve.ts';
@@ -28,7 +34,11 @@ export function planDoorTable(
   const door = readDoorOptions(options);
   assert(statement.relation, 'CREATE TABLE has a name');
   const clause = withClauseRange(sql, options[0]?.location ?? -1, range);
-  if (door.door === 'single') return { command: undefined, edits: [singleDoorEdit(statement, sql, clause)] };
+  if (door.door !== 'sharded') {
+    const edit = singleDoorEdit(statement, sql, clause);
+    if (door.coalesce === undefined) return { command: undefined, edits: [edit] };
+    return { command: createCoalescing(statement, sql, { edit, range, coalesce: door.coalesce }), edits: [] };
+  }
   assert(door.key !== undefined, 'a sharded table has a key');
   refuseWhatShardedTablesLack(statement);
   refuseUnknownKey(statement, door.key);
@@ -45,8 +55,36 @@ export function planDoorTable(
       key: door.key,
       bucketCount: door.bucketCount,
       colocateWith: door.colocateWith,
+      coalesce: door.coalesce,
     },
     edits: [],
+  };
+}
+
+/** The table and its switch are made in one transaction, by the router. */
+function createCoalescing(
+  statement: CreateStmt,
+  sql: Uint8Array,
+  options: { edit: Edit; range: { start: number; end: number }; coalesce: CoalesceOption },
+): RouterCommand {
+  const { edit, range, coalesce } = options;
+  const { relation } = statement;
+  if (relation?.relpersistence === 't' || relation?.schemaname?.startsWith('pg_temp')) {
+    throw notSupported(
+      'postern.coalesce of a temporary table is not supported',
+      'Leave it out: writes to temporary tables are never merged with others.',
+    );
+  }
+  const text = (start: number, end: number) =>
+    Buffer.from(sql.buffer, sql.byteOffset + start, end - start).toString('utf8');
+  assert(edit.replacement.kind === 'text', 'a WITH clause is replaced by text');
+  return {
+    kind: 'createCoalescing',
+    schema: relation?.schemaname,
+    name: relation?.relname ?? '',
+    ifNotExists: statement.if_not_exists === true,
+    createText: text(range.start, edit.start) + edit.replacement.text + text(edit.end, range.end),
+    coalesce,
   };
 }
 
@@ -155,14 +193,28 @@ export function planAlterDoor(
   const options = commands.flatMap((command) => posternOptions(optionsOf(command.def)));
   if (options.length === 0) return undefined;
   assert(statement.relation, 'ALTER TABLE has a table');
-  const hint = "Say ALTER TABLE t SET (postern.door = 'sharded', postern.key = 'column'), and nothing else.";
+  const hint =
+    "Say ALTER TABLE t SET (postern.door = 'sharded', postern.key = 'column'), or SET (postern.coalesce = 'off'), and nothing else.";
   const only = commands.length === 1 ? commands[0] : undefined;
-  if (only?.subtype !== 'AT_SetRelOptions' || optionsOf(only.def).length !== options.length) {
-    throw notSupported('postern options cannot be reset, or changed together with anything else', hint);
+  const alone = only && optionsOf(only.def).length === options.length && statement.objtype === 'OBJECT_TABLE';
+  const coalescing = (coalesce: CoalesceOption): RouterCommand => ({
+    kind: 'setCoalescing',
+    relation: relationText(statement.relation!, sql),
+    ifExists: statement.missing_ok === true,
+    coalesce,
+    functionName: undefined,
+  });
+  if (alone && only.subtype === 'AT_ResetRelOptions') {
+    if (options.every(({ defname }) => defname === 'coalesce')) return coalescing('default');
+    throw notSupported('only postern.coalesce can be reset', hint);
   }
+  if (!alone || only.subtype !== 'AT_SetRelOptions') {
+    throw notSupported('postern options cannot be changed together with anything else', hint);
+  }
+  const door = readDoorOptions(options);
+  if (door.door === undefined && door.coalesce !== undefined) return coalescing(door.coalesce);
   const table = resolveRangeVar(context, statement.relation);
   if (table) throw notSupported(`changing the door of sharded table ${nameOf(table)} is not supported`, hint);
-  const door = readDoorOptions(options);
   if (door.door !== 'sharded' || door.key === undefined) {
     throw notSupported('only the door "sharded" can be given to a table afterwards', hint);
   }
@@ -172,6 +224,7 @@ export function planAlterDoor(
     key: door.key,
     bucketCount: door.bucketCount,
     colocateWith: door.colocateWith,
+    coalesce: door.coalesce,
     functionName: undefined,
   };
 }
@@ -182,25 +235,30 @@ function relationText(relation: RangeVar, sql: Uint8Array): string {
   return Buffer.from(sql.buffer, sql.byteOffset + start, end - start).toString('utf8');
 }
 
-interface DistributeSignature {
-  /** Parameter names, in order. */
-  readonly parameters: readonly string[];
-}
-
-const DISTRIBUTE: Readonly<Record<string, DistributeSignature>> = {
-  create_distributed_table: {
-    parameters: ['table_name', 'distribution_column', 'distribution_type', 'colocate_with', 'shard_count'],
-  },
-  shard_table: { parameters: ['table_name', 'key', 'colocate_with', 'buckets'] },
+/** Parameter names, in order. */
+const PARAMETERS: Readonly<Record<string, readonly string[]>> = {
+  create_distributed_table: [
+    'table_name',
+    'distribution_column',
+    'distribution_type',
+    'colocate_with',
+    'shard_count',
+  ],
+  shard_table: ['table_name', 'key', 'colocate_with', 'buckets'],
+  set_coalescing: ['table_name', 'value'],
 };
 
-/** Which of Postern's table functions this calls; shard_table only counts with its schema. */
+/** Which of Postern's table functions this calls; those with names that others may have too only count with their schema. */
 export function doorFunctionOf(call: FuncCall): string | undefined {
   const { schema, name } = functionName(call);
-  if (name === 'shard_table') return schema === 'postern' ? name : undefined;
+  if (name === 'shard_table' || name === 'set_coalescing') return schema === 'postern' ? name : undefined;
   if (name !== 'create_distributed_table' && name !== 'create_reference_table') return undefined;
   return schema === undefined || schema === 'postern' ? name : undefined;
 }
+
+const USAGE: Readonly<Record<string, string>> = {
+  set_coalescing: "Say SELECT postern.set_coalescing('table', 'off').",
+};
 
 /** SELECT create_distributed_table(…): only alone, with literals, since the router answers it itself. */
 export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterCommand {
@@ -213,14 +271,26 @@ export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterComm
   const resTarget = target && 'ResTarget' in target ? target.ResTarget : undefined;
   const clauses = Object.keys(select).filter((key) => !['targetList', 'limitOption', 'op'].includes(key));
   const alone = resTarget?.val && 'FuncCall' in resTarget.val && resTarget.val.FuncCall === call;
+  const usage = USAGE[name] ?? `Say SELECT ${name}('table', 'key').`;
   if (!resTarget || !alone || select.targetList?.length !== 1 || clauses.length > 0) {
-    throw notSupported(`${name} can only be called alone`, `Say SELECT ${name}('table', 'key').`);
+    throw notSupported(`${name} can only be called alone`, usage);
   }
-  const values = argumentsOf(call, DISTRIBUTE[name]!, name);
+  const values = argumentsOf(call, name);
   const relation = values.get('table_name');
+  if (name === 'set_coalescing') {
+    const coalesce = coalesceOptionOf(values.get('value'));
+    if (!relation || !coalesce) throw invalidParameter(`${name} needs a table and a value`, usage);
+    return {
+      kind: 'setCoalescing',
+      relation,
+      ifExists: false,
+      coalesce,
+      functionName: resTarget.name ?? name,
+    };
+  }
   const key = values.get('key') ?? values.get('distribution_column');
   if (!relation || !key) {
-    throw invalidParameter(`${name} needs a table and its key`, `Say SELECT ${name}('table', 'key').`);
+    throw invalidParameter(`${name} needs a table and its key`, usage);
   }
   const type = values.get('distribution_type');
   if (type !== undefined && type !== 'hash') {
@@ -234,25 +304,27 @@ export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterComm
     bucketCount: bucketCountOf(values.get('buckets') ?? values.get('shard_count')),
     // 'default' and 'none' are Citus's words for "as it comes" and "with none".
     colocateWith: colocateWith === 'default' ? undefined : colocateWith,
+    coalesce: undefined,
     functionName: resTarget.name ?? name,
   };
 }
 
-function argumentsOf(call: FuncCall, signature: DistributeSignature, name: string): Map<string, string> {
+function argumentsOf(call: FuncCall, name: string): Map<string, string> {
   const values = new Map<string, string>();
+  const parameters = PARAMETERS[name]!;
   for (const [index, argument] of (call.args ?? []).entries()) {
     const named = 'NamedArgExpr' in argument ? argument.NamedArgExpr : undefined;
-    const parameter = named ? named.name : signature.parameters[index];
+    const parameter = named ? named.name : parameters[index];
     const node = named ? named.arg : argument;
-    if (parameter === undefined || !signature.parameters.includes(parameter)) {
-      throw invalidParameter(`${name} has no such argument`, `It has ${signature.parameters.join(', ')}.`);
+    if (parameter === undefined || !parameters.includes(parameter)) {
+      throw invalidParameter(`${name} has no such argument`, `It has ${parameters.join(', ')}.`);
     }
     if (node && 'A_Const' in node && node.A_Const.isnull) continue;
     const text = stringLiteral(node) ?? integerLiteral(node);
     if (text === undefined) {
       throw notSupported(
         `the arguments of ${name} must be literals`,
-        `Say SELECT ${name}('table', 'key'), without parameters or expressions.`,
+        `${USAGE[name] ?? `Say SELECT ${name}('table', 'key').`} Parameters and expressions are not understood.`,
       );
     }
     values.set(parameter, text);

@@ -8,14 +8,19 @@ import { invalidParameter, notSupported } from '../base/errors.ts';
 import { stringsOf } from '../sql/facts.ts';
 
 export interface DoorOptions {
-  readonly door: 'single' | 'sharded';
+  /** Undefined: only `coalesce` is given. */
+  readonly door: 'single' | 'sharded' | undefined;
   readonly key: string | undefined;
   readonly bucketCount: number | undefined;
   readonly colocateWith: string | undefined;
+  readonly coalesce: CoalesceOption | undefined;
 }
 
+/** May writes to the table share a transaction with others? `default`: by what the table has. */
+export type CoalesceOption = 'on' | 'off' | 'default';
+
 const NAMESPACE = 'postern';
-const OPTIONS = ['door', 'key', 'buckets', 'colocate_with'];
+const OPTIONS = ['door', 'key', 'buckets', 'colocate_with', 'coalesce'];
 const DOORS_TO_COME = ['reference', 'leaderless', 'multi_primary', 'write_behind'];
 /** A bucket is a table on a node; beyond this a catalog of them is slow to read and to plan over. */
 const BUCKETS_MAX = BOUNDS.bucketsMax;
@@ -40,7 +45,12 @@ export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
     if (values.has(name)) throw invalidParameter(`option "${NAMESPACE}.${name}" is given twice`);
     values.set(name, optionText(option));
   }
+  const coalesce = coalesceOptionOf(values.get('coalesce'));
+  values.delete('coalesce');
   const door = values.get('door');
+  if (door === undefined && values.size === 0) {
+    return { door, key: undefined, bucketCount: undefined, colocateWith: undefined, coalesce };
+  }
   if (door === undefined) {
     throw invalidParameter('option "postern.door" is missing', "Say postern.door = 'sharded'.");
   }
@@ -51,7 +61,10 @@ export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
     throw invalidParameter(`unknown door "${door}"`, "The doors are 'single' and 'sharded'.");
   }
   if (door === 'single' && values.size > 1) {
-    throw invalidParameter('door "single" has no options', 'Leave the other postern options out.');
+    throw invalidParameter(
+      'door "single" has no options but postern.coalesce',
+      'Leave the other postern options out.',
+    );
   }
   if (door === 'sharded' && !values.get('key')) {
     throw invalidParameter('option "postern.key" is missing', "Name the column: postern.key = 'account_id'.");
@@ -61,7 +74,25 @@ export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
     key: values.get('key'),
     bucketCount: bucketCountOf(values.get('buckets')),
     colocateWith: values.get('colocate_with'),
+    coalesce,
   };
+}
+
+export function coalesceOptionOf(text: string | undefined): CoalesceOption | undefined {
+  switch (text?.toLowerCase()) {
+    case undefined:
+      return undefined;
+    case 'on':
+    case 'true':
+      return 'on';
+    case 'off':
+    case 'false':
+      return 'off';
+    case 'default':
+      return 'default';
+    default:
+      throw invalidParameter(`invalid value "${text}" for postern.coalesce`, 'It is on, off, or default.');
+  }
 }
 
 export function bucketCountOf(text: string | undefined): number | undefined {

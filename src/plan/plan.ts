@@ -4,6 +4,7 @@
  */
 import type { PosternError } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
+import type { CoalesceOption } from './door-options.ts';
 
 /** A replacement in the client's own text; offsets are UTF-8 byte offsets into the whole query string. */
 export interface Edit {
@@ -92,6 +93,7 @@ export type RouterCommand =
       readonly bucketCount: number | undefined;
       /** A table as the user wrote it, or 'none'; undefined: with those of the same key type and bucket count. */
       readonly colocateWith: string | undefined;
+      readonly coalesce: CoalesceOption | undefined;
     }
   | {
       readonly kind: 'distributeTable';
@@ -101,6 +103,8 @@ export type RouterCommand =
       readonly bucketCount: number | undefined;
       /** A table as the user wrote it, or 'none'; undefined: with those of the same key type and bucket count. */
       readonly colocateWith: string | undefined;
+      /** Undefined: as the table was before. */
+      readonly coalesce: CoalesceOption | undefined;
       /** The column name of the one-row, one-column void result; undefined: it was ALTER TABLE … SET, which has no result. */
       readonly functionName: string | undefined;
     }
@@ -109,7 +113,34 @@ export type RouterCommand =
       readonly tables: readonly ShardedTable[];
       readonly cascade: boolean;
     }
-  | { readonly kind: 'truncateTables'; readonly tables: readonly ShardedTable[] };
+  | { readonly kind: 'truncateTables'; readonly tables: readonly ShardedTable[] }
+  /** GRANT or REVOKE; `before` and `after` are the client's text around the names of the tables. */
+  | {
+      readonly kind: 'grantOnTables';
+      readonly tables: readonly ShardedTable[];
+      readonly isGrant: boolean;
+      readonly before: string;
+      readonly after: string;
+    }
+  /** A table without a door, made together with its switch of write coalescing. */
+  | {
+      readonly kind: 'createCoalescing';
+      readonly schema: string | undefined;
+      readonly name: string;
+      readonly ifNotExists: boolean;
+      /** The CREATE TABLE text without postern.* options. */
+      readonly createText: string;
+      readonly coalesce: CoalesceOption;
+    }
+  | {
+      readonly kind: 'setCoalescing';
+      /** As the user wrote it: maybe qualified, maybe quoted. */
+      readonly relation: string;
+      readonly ifExists: boolean;
+      readonly coalesce: CoalesceOption;
+      /** As of `distributeTable`. */
+      readonly functionName: string | undefined;
+    };
 
 /** A write of one relation that may share a transaction with others, if its table allows it (execute/write-facts.ts). */
 export interface WriteFacts {
@@ -132,9 +163,18 @@ export interface WriteFacts {
   readonly names: readonly string[];
   /** INSERT … VALUES without ON CONFLICT, of one row that may stand in one VALUES with rows of other clients. */
   readonly valuesOnly: boolean;
+  /** It may share a backend with others' writes, and no transaction. Known when the table is (execute/write-facts.ts). */
+  readonly apart?: boolean;
   /** Byte range of that row with its parentheses in the query string; −1 if not `valuesOnly`. */
   readonly valuesStart: number;
   readonly valuesEnd: number;
+}
+
+export interface Uses {
+  /** Relations, operators, and types (`type mood`), without their schemas. */
+  readonly names: readonly string[];
+  /** It may do more with them than read. */
+  readonly writes: boolean;
 }
 
 export interface StatementPlan {
@@ -157,6 +197,8 @@ export interface StatementPlan {
    * A DO block counts as one with the name "do".
    */
   readonly unknownFunctions: readonly string[];
+  /** What it uses by name that may lead to functions which it does not name (execute/stateful-relations.ts). */
+  readonly uses: Uses;
   /** Highest $n in the text (0: none). */
   readonly parameterCount: number;
   readonly command: RouterCommand | undefined;

@@ -7,9 +7,9 @@
 import type { Node, TransactionStmt } from '@pgsql/types';
 import { notSupported, PosternError } from '../base/errors.ts';
 import { LEAF_SCHEMA } from '../catalog/map.ts';
-import { collectFacts, type StatementFacts } from '../sql/facts.ts';
+import { collectFacts, type StatementFacts, stringsOf } from '../sql/facts.ts';
 import { type ParsedStatement, parseSql } from '../sql/parser.ts';
-import type { QueryPlan, SessionEffect, StatementPlan } from './plan.ts';
+import type { QueryPlan, SessionEffect, StatementPlan, Uses } from './plan.ts';
 import { ANYWHERE, type PlanParts, planQueryNode, planSelect, type Request } from './query.ts';
 import { leafSchemaIsPrivate } from './refusal.ts';
 import type { PlanContext } from './resolve.ts';
@@ -25,6 +25,7 @@ const NOTHING_SPECIAL: Omit<StatementPlan, 'start' | 'end'> = {
   needsPinBefore: false,
   copy: undefined,
   unknownFunctions: [],
+  uses: { names: [], writes: false },
   parameterCount: 0,
   command: undefined,
   write: undefined,
@@ -64,13 +65,28 @@ function planStatement(
     if (pathHasChanged) refuseUnsurePath(facts, context);
     const parts = planNode({ node, facts, context, sql, start, end });
     const effects = temporarySchemaEffects(facts, parts.effects ?? []);
-    const plan = { ...NOTHING_SPECIAL, parameterCount, start, end, ...parts, effects };
+    const uses = usesOf(node, facts);
+    const plan = { ...NOTHING_SPECIAL, uses, parameterCount, start, end, ...parts, effects };
     return { ...plan, write: writeFactsOf({ node, facts, context, sql, end }, plan) };
   } catch (error) {
     const refusal = error instanceof RangeError ? tooComplex('it is too deeply nested') : error;
     if (!(refusal instanceof PosternError)) throw error;
     return { ...NOTHING_SPECIAL, start, end, parameterCount, refusal };
   }
+}
+
+const WRITING_KINDS = ['InsertStmt', 'UpdateStmt', 'DeleteStmt', 'MergeStmt', 'LockingClause', 'IntoClause'];
+/** Kinds that read, or carry a query that may only read. */
+const READING_KINDS = ['SelectStmt', 'ExplainStmt', 'DeclareCursorStmt', 'PrepareStmt'];
+
+function usesOf(node: Node, facts: StatementFacts): Uses {
+  const names = new Set(facts.operators);
+  for (const { relname } of facts.rangeVars) names.add(relname ?? '');
+  for (const type of facts.typeNames) names.add(`type ${stringsOf(type.names)?.at(-1) ?? ''}`);
+  const writes =
+    WRITING_KINDS.some((kind) => facts.kinds.has(kind) || kind in node) ||
+    !READING_KINDS.some((kind) => kind in node);
+  return { names: [...names], writes };
 }
 
 function tooComplex(reason: string): PosternError {

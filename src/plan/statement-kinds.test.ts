@@ -225,7 +225,6 @@ describe('sharded tables in other statements', () => {
     "COMMENT ON COLUMN accounts.name IS 'x'",
     "COMMENT ON COLUMN public.accounts.name IS 'x'",
     'GRANT SELECT ON notes, accounts TO x',
-    'REVOKE SELECT (name) ON accounts FROM x',
     'GRANT SELECT ON ALL TABLES IN SCHEMA public TO x',
     'ANALYZE accounts',
     'VACUUM notes, accounts',

@@ -20,6 +20,7 @@ import { ANYWHERE, creationEffects, type PlanParts, planQueryNode, type Request 
 import { planDiscard, planSet } from './settings.ts';
 import {
   planDrop,
+  planGrant,
   planTruncate,
   refuseIfAnySharded,
   refuseName,
@@ -151,6 +152,10 @@ function planDdl(request: Request): PlanParts {
     const command = planTruncate(node.TruncateStmt, context);
     return command ? { command, effects: DDL } : {};
   }
+  if ('GrantStmt' in node) {
+    const command = planGrant(node.GrantStmt, request);
+    if (command) return { command, effects: DDL };
+  }
   const [kind] = Object.keys(node);
   const created = createdRelation(node);
   refuseShardedNames(kind ?? '', facts, context, created);
@@ -165,9 +170,10 @@ function planCreateTable(statement: CreateStmt, { facts, context, sql, start, en
   const created = statement.relation;
   refuseShardedNames('CreateStmt', facts, context, created);
   const door = planDoorTable(statement, sql, { start, end });
-  if (door?.command) return { command: door.command, effects: DDL };
+  if (door?.command?.kind === 'createShardedTable') return { command: door.command, effects: DDL };
   if (!created) return { effects: DDL };
   refuseShadowing(created, context);
+  if (door?.command) return { command: door.command, effects: DDL };
   return { effects: creationEffects(created), edits: door?.edits ?? [] };
 }
 

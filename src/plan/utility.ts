@@ -5,10 +5,11 @@
  * Invariant: no statement reaches the home node in which a name means a sharded table, or makes a name mean something else
  * than it. Name lists and bodies of functions are matched by name alone, so a false alarm is possible and a miss is not.
  */
-import type { DropStmt, Node, RangeVar, TruncateStmt } from '@pgsql/types';
+import type { DropStmt, GrantStmt, Node, RangeVar, TruncateStmt } from '@pgsql/types';
 import { notSupported } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
 import { type StatementFacts, stringsOf } from '../sql/facts.ts';
+import { endOfName } from '../sql/scanner.ts';
 import type { RouterCommand } from './plan.ts';
 import { nameOf, notUnderstood } from './refusal.ts';
 import { type PlanContext, resolveRangeVar, resolveTable } from './resolve.ts';
@@ -195,6 +196,39 @@ export function planTruncate(statement: TruncateStmt, context: PlanContext): Rou
     throw notUnderstood('RESTART IDENTITY', first, 'Leave it out: ids of sharded tables only go up.');
   }
   return { kind: 'truncateTables', tables: sharded };
+}
+
+/** GRANT and REVOKE: a command if they name sharded tables only; undefined for the home node. */
+export function planGrant(
+  statement: GrantStmt,
+  { sql, start, end, context }: { sql: Uint8Array; start: number; end: number; context: PlanContext },
+): RouterCommand | undefined {
+  if (statement.targtype !== 'ACL_TARGET_OBJECT' || statement.objtype !== 'OBJECT_TABLE') return undefined;
+  const relations = (statement.objects ?? []).flatMap((node: Node) =>
+    'RangeVar' in node ? [node.RangeVar] : [],
+  );
+  const tables = relations.map((relation) => resolveRangeVar(context, relation));
+  const sharded = tables.filter((table) => table !== undefined);
+  const [first] = sharded;
+  if (!first) return undefined;
+  const command = statement.is_grant ? 'GRANT' : 'REVOKE';
+  if (sharded.length < tables.length) throw mixedCommand(command, first);
+  const last = relations.at(-1)!;
+  const namesStart = relations[0]!.location;
+  const parts = 1 + (last.schemaname ? 1 : 0) + (last.catalogname ? 1 : 0);
+  const namesEnd = last.location === undefined ? undefined : endOfName(sql, last.location, parts);
+  if (namesStart === undefined || namesEnd === undefined) {
+    throw notUnderstood(command, first, 'Write the names of the tables without escapes.');
+  }
+  const text = (from: number, to: number) =>
+    Buffer.from(sql.buffer, sql.byteOffset + from, to - from).toString('utf8');
+  return {
+    kind: 'grantOnTables',
+    tables: sharded,
+    isGrant: statement.is_grant === true,
+    before: text(start, namesStart),
+    after: text(namesEnd, end),
+  };
 }
 
 function mixedCommand(command: string, table: ShardedTable) {

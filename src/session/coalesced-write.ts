@@ -1,16 +1,18 @@
 /**
- * One write of this session as a member of a batch (coalesce/): what is sent for it, and what the client hears.
+ * One write of this session as a member of a batch or a pipeline (coalesce/): what is sent for it, and what the client hears.
  *
  * Previous hop: simple-protocol.ts or extended-protocol.ts. Next: coalesce/group.ts.
  */
 
+import { Pending } from '../backend/pending.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import { type PosternError, queryCanceled } from '../base/errors.ts';
-import type { CoalescingGroup } from '../coalesce/group.ts';
-import type { Member, MemberOwner } from '../coalesce/member.ts';
+import type { WriteGroup } from '../coalesce/group.ts';
+import type { Member, MemberFailure, MemberOwner } from '../coalesce/member.ts';
 import { encodeBindComplete, encodeReadyForQuery } from '../wire/backend.ts';
 import type { BindTail } from '../wire/frontend.ts';
 import type { Conversation } from './conversation.ts';
+import type { RequestTag } from './responses.ts';
 
 export class CoalescedWrite implements Member, MemberOwner {
   readonly statement: SharedStatement;
@@ -18,14 +20,16 @@ export class CoalescedWrite implements Member, MemberOwner {
   readonly row: boolean;
   readonly describe: boolean;
   readonly affinity: number;
+  /** It shares no transaction with others, whatever its session has set. */
+  readonly apart: boolean;
   single = false;
   lane = 0;
   captureStart = -1;
   captureEnd = -1;
   readonly #c: Conversation;
-  readonly #extended: boolean;
+  readonly #errors: RequestTag | undefined;
   readonly #runAlone: () => void | Promise<void>;
-  #group: CoalescingGroup | undefined;
+  #group: WriteGroup | undefined;
   #onEnd: (() => void) | undefined;
 
   constructor(options: {
@@ -35,8 +39,9 @@ export class CoalescedWrite implements Member, MemberOwner {
     row: boolean;
     describe: boolean;
     affinity: number;
-    /** The extended protocol tells BindComplete as well. */
-    extended: boolean;
+    apart: boolean;
+    /** For the extended protocol: whose its errors are. The simple one hears them as it runs alone, with the text as it came. */
+    errors: RequestTag | undefined;
     /** Does the same in a transaction of its own, up to and including ReadyForQuery. */
     runAlone: () => void | Promise<void>;
   }) {
@@ -46,7 +51,8 @@ export class CoalescedWrite implements Member, MemberOwner {
     this.row = options.row;
     this.describe = options.describe;
     this.affinity = options.affinity;
-    this.#extended = options.extended;
+    this.apart = options.apart;
+    this.#errors = options.errors;
     this.#runAlone = options.runAlone;
   }
 
@@ -54,7 +60,7 @@ export class CoalescedWrite implements Member, MemberOwner {
     return this;
   }
 
-  submitTo(group: CoalescingGroup, onEnd: () => void): void {
+  submitTo(group: WriteGroup, onEnd: () => void): void {
     this.#group = group;
     this.#onEnd = onEnd;
     group.submit(this);
@@ -66,8 +72,22 @@ export class CoalescedWrite implements Member, MemberOwner {
 
   onCommitted(buffer: Buffer, start: number, end: number): void {
     const { writer } = this.#c.state.output;
-    if (this.#extended) encodeBindComplete(writer);
+    // The extended protocol tells BindComplete as well.
+    if (this.#errors) encodeBindComplete(writer);
     if (start >= 0) writer.raw(buffer, start, end);
+    encodeReadyForQuery(writer, 'I');
+    this.#end();
+  }
+
+  onFailed({ frame, kind }: MemberFailure, buffer: Buffer, start: number, end: number): void {
+    if (!this.#errors) {
+      this.onAlone();
+      return;
+    }
+    const { writer } = this.#c.state.output;
+    if (kind !== Pending.parse && kind !== Pending.bind) encodeBindComplete(writer);
+    if (start >= 0) writer.raw(buffer, start, end);
+    this.#c.responses.writeServerError(frame, kind, this.#errors);
     encodeReadyForQuery(writer, 'I');
     this.#end();
   }

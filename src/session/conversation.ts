@@ -75,32 +75,37 @@ export class Conversation {
     return { map: context.catalog.current, ids: context.ids, ask: (text) => this.askAnyNode(text) };
   }
 
-  /** Could the next statement be a member of a batch, as far as this session is concerned? */
-  get mayCoalesce(): boolean {
+  /** Could the next statement go out beside those of others, as far as this session is concerned? */
+  get mayShareBackend(): boolean {
     const { state, lease } = this;
-    return (
-      state.context.coalescer !== undefined &&
-      state.transaction === 'none' &&
-      lease.connection === undefined &&
-      lease.pinReason === undefined &&
-      state.settings.values.get('postern.coalesce') !== 'off'
-    );
+    return state.transaction === 'none' && lease.connection === undefined && lease.pinReason === undefined;
   }
 
-  /** May this write be merged with others? undefined: the table is not known yet; it is being looked up. */
-  isHarmless(write: WriteFacts): boolean | undefined {
+  /** Are this session's commits merged with others'? If not, its writes are pipelined. */
+  get #merges(): boolean {
+    const { context, settings } = this.state;
+    return context.coalescer.merges && settings.values.get('postern.coalesce') !== 'off';
+  }
+
+  /**
+   * The write as it may share a backend with others', and a transaction; undefined: it may not. A table that is not known yet
+   * is looked up, for the next one.
+   */
+  memberOf(write: WriteFacts): WriteFacts | undefined {
     const { writeFacts } = this.state.context;
     const { schemas } = this.state.searchPath;
-    const known = writeFacts.lookup(write, schemas);
-    if (known === undefined) void writeFacts.load(write, schemas).catch(() => {});
-    return known === undefined ? undefined : known === 'yes';
+    const member = writeFacts.memberOf(write, schemas);
+    if (!member && writeFacts.lookup(write, schemas) === undefined)
+      void writeFacts.load(write, schemas).catch(() => {});
+    return member;
   }
 
   /** Gives a write to the coalescer, and parks the client until its answer. */
   submit(nodeId: number, write: CoalescedWrite): typeof PARKED {
     const { context, user, settings } = this.state;
     this.#write = write;
-    write.submitTo(context.coalescer!.group(nodeId, user, settings), () => {
+    const kind = this.#merges && !write.apart ? 'batch' : 'pipeline';
+    write.submitTo(context.coalescer.group(kind, { nodeId, user, settings }), () => {
       this.#write = undefined;
     });
     return PARKED;
@@ -165,7 +170,8 @@ export class Conversation {
 
   /** Sees to it that what the plan's functions may leave in a session is known. A promise while that is being looked up. */
   checkFunctions(plan: QueryPlan): Promise<void> | undefined {
-    const { functions } = this.state.context;
+    const { functions, relations } = this.state.context;
+    if (!relations.areKnown) return relations.load().then(() => this.checkFunctions(plan));
     for (const { unknownFunctions } of plan.statements) {
       if (unknownFunctions.length > 0 && !functions.areKnown(unknownFunctions))
         return functions.load(plan.statements.flatMap((statement) => statement.unknownFunctions));
@@ -176,6 +182,8 @@ export class Conversation {
   /** To be called when something is about to be sent that calls the plan's functions, to the backend that is held. */
   noteFunctions(plan: QueryPlan): void {
     const { lease, state } = this;
+    if (state.context.relations.leavesState(plan))
+      lease.pin('a trigger, view, policy or default that may leave state in the session');
     for (const { unknownFunctions, effects } of plan.statements) {
       if (effects.some(({ kind }) => kind === 'ddl')) {
         lease.ddlUncommitted = true;
@@ -259,7 +267,7 @@ export class Conversation {
     let afterwards: (() => void) | undefined;
     this.noteFunctions(plan);
     for (const statement of plan.statements) {
-      if (!statement.readOnly && !this.lease.inBlock) this.lease.outcomeAtStake = true;
+      if (!statement.readOnly && !this.lease.isProvisional) this.lease.outcomeAtStake = true;
       if (statement.effects.length === 0) continue;
       this.lease.noteEffects(statement.effects);
       for (const { kind } of statement.effects) {
@@ -328,7 +336,8 @@ export class Conversation {
 
   /** The columns of a command's result: the only one is of a function's name. False: it has none. */
   describeCommand(writer: FrameWriter, command: RouterCommand): boolean {
-    if (command.kind !== 'distributeTable' || command.functionName === undefined) return false;
+    if (command.kind !== 'distributeTable' && command.kind !== 'setCoalescing') return false;
+    if (command.functionName === undefined) return false;
     encodeRowDescription(writer, [{ name: command.functionName, typeOid: OID.text }]);
     return true;
   }
@@ -338,6 +347,7 @@ export class Conversation {
     const { context } = this.state;
     context.statements.invalidate();
     context.functions.invalidate();
+    context.relations.invalidate();
     context.writeFacts.invalidate();
     void context.catalog.refresh().catch(() => {});
   }

@@ -388,8 +388,11 @@ export class ExtendedProtocol {
       return tag;
     }
     const change = this.#portals.set(name, portal);
+    // Field by field, since this is done for every statement of a transaction.
     return {
-      ...tag,
+      leaf: tag?.leaf,
+      statement: tag?.statement,
+      name: tag?.name,
       onDone: () => this.#portals.done(change),
       onFailed: () => this.#portals.undo(change),
     };
@@ -407,7 +410,8 @@ export class ExtendedProtocol {
       if (portal?.local) return this.#local.describe(portal.statement.cached.plan.statements[0], 'P');
       const { connection, pinReason } = this.#c.lease;
       // One that is not known here may be a cursor that was declared in SQL.
-      if (!connection || (!portal && !this.#c.lease.inBlock && pinReason === undefined)) throw noPortal(name);
+      if (!connection || (!portal && !this.#c.lease.mayBeInBlock && pinReason === undefined))
+        throw noPortal(name);
       this.#c.lease.unsynced = true;
       connection.describe('P', name, this.#c.responses, portal?.tag);
       return;

@@ -1,5 +1,5 @@
 /**
- * A Bind of a write that may become a batch's member, and what came after it so far: held back until it is clear that it
+ * A Bind of a write that may become a member of a batch or a pipeline, and what came after it so far: held back until it is clear that it
  * stands alone before its Sync.
  */
 import type { SharedStatement } from '../backend/prepared.ts';
@@ -20,6 +20,7 @@ export class HeldWrite {
   execute = false;
   readonly #row: boolean;
   readonly #affinity: number;
+  readonly #apart: boolean;
 
   constructor(options: {
     statement: ClientStatement;
@@ -35,6 +36,7 @@ export class HeldWrite {
     this.tag = bound.tag;
     this.tail = bindTail(view, buffer, bound.extra);
     this.#row = write.valuesOnly && !write.returning;
+    this.#apart = write.apart === true;
     this.#affinity = rowAffinity(write.rowParameters, view, buffer);
   }
 
@@ -46,7 +48,8 @@ export class HeldWrite {
       row: this.#row,
       describe: this.describe,
       affinity: this.#affinity,
-      extended: true,
+      apart: this.#apart,
+      errors: this.tag,
       runAlone,
     });
   }

@@ -5,9 +5,10 @@
  *                           │ └─ a backend that holds something of the session's is its own (`#own`) until it ends
  *                           └──lost──▶ free, the client is told
  *
- * A BEGIN is held back (state.transaction = 'virtual') until a statement says which node it is for. If the first statements
- * have no place of their own (SET LOCAL, SELECT set_config(…)), the transaction begins on the home node and is `floating`:
- * it moves, with the settings it has made, when a keyed statement names another node.
+ * A BEGIN is held back (state.transaction = 'virtual') until a statement says which node it is for, and goes out ahead of that
+ * statement, in one write (held-begin.ts). If the first statements have no place of their own (SET LOCAL, SELECT
+ * set_config(…)), the transaction begins on the home node and is `floating`: it moves, with the settings it has made, when a
+ * keyed statement names another node.
  *
  * Invariant: a statement is sent only on a backend whose settings equal the client's; the switch is answered before.
  * Invariant: a backend is given back only idle, with nothing pending, and with what it holds of settings known. One on
@@ -27,17 +28,12 @@ import {
   objectError,
   type PosternError,
 } from '../base/errors.ts';
-import { quoteIdentifier, quoteLiteral } from '../pg/identifier.ts';
+import { quoteLiteral } from '../pg/identifier.ts';
 import type { SessionEffect } from '../plan/plan.ts';
+import { type FloatingStep, isSessionSet, replayOf, settingsOf } from './floating.ts';
+import { HeldBegin } from './held-begin.ts';
 import type { Responses } from './responses.ts';
 import type { ClientState } from './state.ts';
-
-/** Settings that SET takes only before the transaction's first query; set_config() would be one. */
-const TRANSACTION_SETTINGS = new Set([
-  'transaction_isolation',
-  'transaction_read_only',
-  'transaction_deferrable',
-]);
 
 /** How many scopes were made for transactions that have changed settings. */
 let transactionScopes = 0;
@@ -48,8 +44,10 @@ export class Lease {
   unsynced = false;
   /** Sent and not yet answered: something whose loss leaves the outcome unknown. */
   outcomeAtStake = false;
-  /** A BEGIN was sent and its answer is not there yet. */
+  /** A BEGIN was sent, the client's own or the one held back, and its answer is not there yet. */
   beginSent = false;
+  /** The one that the client has been answered long ago. */
+  #heldBegin: HeldBegin | undefined;
   /** The backend is not to be used by anybody else. */
   tainted = false;
   /** The backend has been given back: no portal lives on. */
@@ -68,6 +66,8 @@ export class Lease {
   #scopeInTransaction: string | undefined;
   /** Sent and not yet answered: something that ends a failed transaction, or goes back before the failure. */
   #endSent = false;
+  /** Sent and not yet answered: COMMIT or ROLLBACK, so that what follows may commit by itself. */
+  #blockEndSent = false;
   #drained: (() => void)[] = [];
   #ticket: AcquireTicket = { giveUp: undefined };
   #reading = false;
@@ -106,6 +106,40 @@ export class Lease {
   /** Could the transaction be in a block, or in a failed one, when what was sent has been answered? */
   get mayBeInBlock(): boolean {
     return this.inBlock || this.beginSent;
+  }
+
+  /** Will what is sent now be undone, whatever happens to the connection, unless a COMMIT follows? */
+  get isProvisional(): boolean {
+    return this.mayBeInBlock && !this.#blockEndSent;
+  }
+
+  /** Does the client believe itself in a transaction that this backend has, or is about to have? */
+  get clientInBlock(): boolean {
+    return this.inBlock || this.#heldBegin !== undefined;
+  }
+
+  /** Inside of a transaction that is on its node to stay, where texts mean what they mean outside of it. */
+  get isPlainBlock(): boolean {
+    const { connection } = this;
+    return (
+      connection !== undefined &&
+      connection.transactionStatus === TransactionStatus.inBlock &&
+      connection.pendingCount === 0 &&
+      !this.unsynced &&
+      !this.settingsChanged &&
+      !this.ddlUncommitted &&
+      !this.#searchPathStale &&
+      this.#floating === undefined &&
+      this.pinReason === undefined
+    );
+  }
+
+  /**
+   * To be called when the server has skipped a Query since the held BEGIN before it failed: the Query would have been its own
+   * Sync. undefined: no BEGIN is under way.
+   */
+  get afterFailedBegin(): (() => void) | undefined {
+    return this.#heldBegin?.syncAfterSkippedQuery;
   }
 
   get searchPathStale(): boolean {
@@ -190,10 +224,12 @@ export class Lease {
           break;
         case 'begin':
           this.beginSent = true;
+          this.#blockEndSent = false;
           break;
         case 'commit':
         case 'rollback':
           this.#endSent = true;
+          this.#blockEndSent = true;
           break;
         case 'discardAll':
           break;
@@ -230,10 +266,12 @@ export class Lease {
   onReady(): void {
     const connection = this.connection;
     this.#endSent = false;
+    this.#blockEndSent = false;
     // While settings are being read back, who reads them goes on from there.
     if (!connection || this.#reading || this.unsynced || connection.pendingCount > 0) return;
     this.outcomeAtStake = false;
     this.beginSent = false;
+    this.#heldBegin = undefined;
     if (connection.transactionStatus !== TransactionStatus.idle) {
       this.#wakeDrained();
       return;
@@ -287,6 +325,8 @@ export class Lease {
       this.unsynced = false;
       this.outcomeAtStake = false;
       this.beginSent = false;
+      this.#heldBegin = undefined;
+      this.#blockEndSent = false;
       this.tainted = false;
       this.#scopeInTransaction = undefined;
       this.#floating = undefined;
@@ -358,7 +398,8 @@ export class Lease {
   #settleAbandoned(connection: BackendConnection): void {
     if (connection.closed) return;
     const timer = setTimeout(() => this.#discard(connection), BOUNDS.abandonedStatementMs);
-    const text = connection.transactionStatus === TransactionStatus.idle ? '' : 'ROLLBACK';
+    const mayBeInBlock = this.beginSent || connection.transactionStatus !== TransactionStatus.idle;
+    const text = mayBeInBlock ? 'ROLLBACK' : '';
     ask(connection, text)
       .catch(() => {})
       .finally(() => {
@@ -427,62 +468,54 @@ export class Lease {
     this.#wakeDrained();
   }
 
-  /** Begins the client's transaction here. Answered before anything follows: after a failed BEGIN the next would commit alone. */
-  async #begin(connection: BackendConnection, floating: boolean): Promise<BackendConnection> {
-    const text = this.#state.beginText;
-    this.#state.transaction = 'none';
-    try {
-      await ask(connection, text);
-    } catch (error) {
-      this.#state.transaction = 'failed';
-      this.onReady();
-      throw error;
-    }
-    this.#checkHeld(connection);
+  /** Begins the client's transaction here, in the write of the statement that follows. */
+  #begin(connection: BackendConnection, floating: boolean): BackendConnection {
+    const state = this.#state;
+    state.transaction = 'none';
+    this.beginSent = true;
+    this.#heldBegin = new HeldBegin({ state, responses: this.responses, connection });
+    this.#heldBegin.send();
     this.#floating = floating ? [] : undefined;
     return connection;
+  }
+
+  /** The first statement of a transaction has failed, and is to be tried in another way: as if it had not been sent yet. */
+  async beginAgain(): Promise<void> {
+    const { connection } = this;
+    // Lost, or begun nowhere.
+    if (!connection || connection.transactionStatus !== TransactionStatus.failed) return;
+    await ask(connection, 'ROLLBACK');
+    this.#checkHeld(connection);
+    this.#state.transaction = 'virtual';
   }
 
   /** Moves a transaction that has only made settings and savepoints to the node that its first real statement needs. */
   async #move(from: BackendConnection, nodeId: number): Promise<BackendConnection> {
     const steps = this.#floating ?? [];
     this.#floating = undefined;
-    const sets = steps.filter((step) => step.kind === 'set');
-    const lastSet = steps.findLastIndex((step) => step.kind === 'set');
-    const firstSavepoint = steps.findIndex((step) => step.kind === 'savepoint');
-    if (firstSavepoint >= 0 && firstSavepoint < lastSet) {
-      throw notSupported(
-        'the transaction has changed settings after a savepoint on another node',
-        'Make settings (SET LOCAL, set_config) before the first SAVEPOINT.',
-      );
-    }
-    let values: (string | null)[] = [];
-    if (sets.length > 0) {
-      const list = sets.map((step) => `pg_catalog.current_setting(${quoteLiteral(step.name)}, true)`);
-      [values = []] = await ask(from, `SELECT ${list.join(', ')}`);
-    }
+    const question = settingsOf(steps);
+    const [values = []] = question === undefined ? [] : await ask(from, question);
     await ask(from, 'ROLLBACK');
     this.#checkHeld(from);
     this.#giveBack(from);
-    this.#state.transaction = 'virtual';
-    const to = await this.#acquire(nodeId, false);
-    this.connection = to;
-    const replay: string[] = [];
-    sets.forEach((step, i) => {
-      const value = values[i];
-      if (value === null || value === undefined) return;
-      replay.push(
-        TRANSACTION_SETTINGS.has(step.name)
-          ? `SET LOCAL ${step.name} = ${quoteLiteral(value)}`
-          : `SELECT pg_catalog.set_config(${quoteLiteral(step.name)}, ${quoteLiteral(value)}, ${step.local})`,
-      );
-    });
-    replay.sort((a, b) => Number(b.startsWith('SET LOCAL')) - Number(a.startsWith('SET LOCAL')));
-    for (const step of steps)
-      if (step.kind === 'savepoint') replay.push(`SAVEPOINT ${quoteIdentifier(step.name)}`);
-    for (const text of replay) await ask(to, text);
+    const to = await this.#beginAnew(nodeId);
+    for (const text of replayOf(steps, values)) await ask(to, text);
     this.#checkHeld(to);
     return to;
+  }
+
+  /** Begins a transaction that was rolled back elsewhere. Answered before anything follows, which is not the client's own. */
+  async #beginAnew(nodeId: number): Promise<BackendConnection> {
+    try {
+      const connection = await this.#acquire(nodeId, false);
+      await ask(connection, this.#state.beginText);
+      this.#checkHeld(connection);
+      return connection;
+    } catch (error) {
+      this.#state.transaction = 'failed';
+      this.onReady();
+      throw error;
+    }
   }
 
   /** After an await: is the connection still this session's, and alive? */
@@ -549,12 +582,4 @@ export class Lease {
     this.#drained = [];
     for (const wake of waiting) wake();
   }
-}
-
-type FloatingStep =
-  | { readonly kind: 'set'; readonly name: string; readonly local: boolean }
-  | { readonly kind: 'savepoint'; readonly name: string };
-
-function isSessionSet(step: FloatingStep): boolean {
-  return step.kind === 'set' && !step.local;
 }

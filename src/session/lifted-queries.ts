@@ -1,16 +1,25 @@
 /**
- * Autocommit statements of the simple protocol as prepared ones: the literals are lifted out of the text, what is left is a
- * shape, and a shape that was seen before, judged safe (sql/lifted-shape.ts) and described by a server is executed with
- * the literals as values. So it is planned once, here and on each backend, and a write can be a batch's member.
+ * Statements of the simple protocol as prepared ones: the literals are lifted out of the text, what is left is a shape, and
+ * a shape that was seen before, judged safe (sql/lifted-shape.ts) and described by a server is executed with the literals
+ * as values. So it is planned once, here and on each backend, and a write outside of a transaction can be a batch's member.
  *
- * Invariant: an error never comes from the lifted form while nothing of the answer has been passed on: the original text is
- * then sent as it came, and its answer is the client's. (A lifted value's error has another position and context.)
+ * An error may be another one than that of the text as it came (a lifted value's has another position and context), so:
+ * - A statement by itself that fails is sent again as it came, and that answer is the client's. The first one of a transaction too, in
+ *   a transaction begun anew.
+ * - Further on in a transaction there is no second try. There a statement is lifted only if its errors are the same either way: it
+ *   gives no rows (whose columns a plan kept from before may get wrong) and its values are such that no server refuses to read them.
+ *
+ * Invariant: an error never comes from the lifted form of the other statements while nothing of the answer has been passed on.
  */
+import type { BackendConnection } from '../backend/connection.ts';
 import { Pending, type PendingKind, type ResponseSink } from '../backend/pending.ts';
+import { BOUNDS } from '../base/bounds.ts';
 import { describeStatement } from '../execute/describe.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
+import type { QueryPlan } from '../plan/plan.ts';
 import { type Lifted, liftLiterals, mapPosition } from '../sql/lift.ts';
 import { parametersKeepMeaning, shapeIsSafe } from '../sql/lifted-shape.ts';
+import { isAlwaysReadable } from '../sql/lifted-values.ts';
 import { encodeErrorFields, readErrorFields } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { BindView, bindTail, textBindFrame } from '../wire/frontend.ts';
@@ -31,7 +40,14 @@ export interface Shape {
   readonly statement: ClientStatement;
   /** `seen`: once; `judging`: a server is being asked. */
   state: 'seen' | 'judging' | 'usable' | 'unsafe';
+  /** It gives no rows. */
+  rowless: boolean;
 }
+
+/** Where the statement is: by itself, the first one that a node hears of in its transaction, or a later one. */
+type Place = 'alone' | 'first' | 'inside';
+
+const SELECTS = /^\s*select\b/i;
 
 type Outcome = void | Promise<void> | typeof PARKED;
 
@@ -41,6 +57,8 @@ export class LiftedQueries {
   /** Sends the text as it came. */
   readonly #asItCame: (text: string) => void | Promise<void>;
   readonly #bind = new BindView();
+  /** Shapes that were seen again in the transaction. */
+  readonly #unjudged = new Map<Shape, () => void>();
 
   constructor(options: {
     conversation: Conversation;
@@ -54,19 +72,24 @@ export class LiftedQueries {
 
   /** Carries the statement out; undefined: it is not one for this way. */
   run(text: string): { readonly outcome: Outcome } | undefined {
-    const { state, lease, responses } = this.#c;
-    if (state.transaction !== 'none' || lease.connection || responses.owedReady > 0) return undefined;
+    const place = this.#place();
+    if (!place) return undefined;
     const lifted = liftLiterals(text);
     if (!lifted) return undefined;
-    const shape = this.#shapeOf(text, lifted);
+    const shape = this.#shapeOf(place, text, lifted);
     if (shape?.state !== 'usable') return undefined;
+    if (place === 'inside') {
+      const { parameterOids } = shape.statement.described!;
+      if (!shape.rowless || !isAlwaysReadable(lifted, parameterOids)) return undefined;
+    }
     const frame = textBindFrame(lifted.values);
     this.#bind.read(frame);
     const bound = this.#execution.bind(shape.statement, this.#bind, frame.buffer);
+    const { statement } = shape;
     if (bound instanceof Promise)
-      return { outcome: bound.then((done) => this.#send(text, lifted, shape.statement, done)) };
-    const write = this.#execution.mergeable(shape.statement, bound);
-    if (!write) return { outcome: this.#send(text, lifted, shape.statement, bound) };
+      return { outcome: bound.then((done) => this.#send(place, text, lifted, { statement, bound: done })) };
+    const write = this.#execution.mergeable(statement, bound);
+    if (!write) return { outcome: this.#send(place, text, lifted, { statement, bound }) };
     const member = new CoalescedWrite({
       conversation: this.#c,
       statement: bound.shared,
@@ -74,22 +97,47 @@ export class LiftedQueries {
       row: write.valuesOnly && !write.returning,
       describe: write.returning,
       affinity: rowAffinity(write.rowParameters, this.#bind, frame.buffer),
-      extended: false,
+      apart: write.apart === true,
+      errors: undefined,
       runAlone: () => this.#asItCame(text),
     });
     return { outcome: this.#c.submit(bound.nodeId!, member) };
   }
 
-  #shapeOf(text: string, lifted: Lifted): Shape | undefined {
+  /** The transaction is over. */
+  onFree(): void {
+    if (this.#unjudged.size === 0) return;
+    const unjudged = [...this.#unjudged];
+    this.#unjudged.clear();
+    for (const [shape, judge] of unjudged) if (shape.state === 'seen') judge();
+  }
+
+  #place(): Place | undefined {
+    const { state, lease, responses } = this.#c;
+    if (responses.owedReady > 0 || state.transaction === 'failed') return undefined;
+    if (!state.context.relations.areKnown) return undefined;
+    if (!lease.connection) {
+      if (state.transaction === 'none') return 'alone';
+      return lease.pinReason === undefined ? 'first' : undefined;
+    }
+    return state.transaction === 'none' && lease.isPlainBlock ? 'inside' : undefined;
+  }
+
+  #shapeOf(place: Place, text: string, lifted: Lifted): Shape | undefined {
     const cached = this.#c.plan(lifted.text);
     const key = lifted.oids.join(',');
     const known = cached.shapes.get(key) as Shape | undefined;
     if (!known) {
       const statement = { name: '', text: lifted.text, oids: lifted.oids, cached, described: undefined };
-      cached.shapes.set(key, { statement, state: 'seen' });
+      cached.shapes.set(key, { statement, state: 'seen', rowless: false });
       return undefined;
     }
-    if (known.state === 'seen') this.#judge(text, lifted, known, cached);
+    if (known.state === 'seen') {
+      // A server that is asked beside a transaction could wait for its locks.
+      if (place === 'alone') this.#judge(text, lifted, known, cached);
+      else if (this.#unjudged.size < BOUNDS.liftedShapesUnjudgedMax)
+        this.#unjudged.set(known, () => this.#judge(text, lifted, known, cached));
+    }
     return known;
   }
 
@@ -116,6 +164,7 @@ export class LiftedQueries {
       .then((described) => {
         cached.described.set(lifted.oids.join(','), described);
         shape.statement.described = described;
+        shape.rowless = described.rows[0] === Backend.NoData;
         shape.state = parametersKeepMeaning(lifted, described.parameterOids) ? 'usable' : 'unsafe';
       })
       .catch(() => {
@@ -124,27 +173,50 @@ export class LiftedQueries {
       });
   }
 
-  async #send(
+  #send(
+    place: Place,
     text: string,
     lifted: Lifted,
-    statement: ClientStatement,
-    bound: BoundStatement,
-  ): Promise<void> {
+    what: { statement: ClientStatement; bound: BoundStatement },
+  ): void | Promise<void> {
+    const { bound } = what;
     // The values are bound before anything is waited for: the view is the session's only one.
     const tail = bindTail(this.#bind, textBindFrame(lifted.values).buffer, bound.extra);
-    const connection = await this.#c.lease.ensure(bound.nodeId);
-    const { plan } = statement.cached;
-    const answer = new Promise<boolean>((resolve) => {
-      const sink = new LiftedAnswers(this.#c, text, lifted, bound.tag, resolve);
-      const name = this.#execution.prepareUnheard(connection, bound.shared, sink);
-      connection.bindTail(name, tail.bytes, sink, undefined);
-      connection.describe('P', '', sink, undefined);
-      this.#c.noteSending(plan, connection);
-      connection.execute('', 0, sink, undefined);
-      this.#c.responses.owe(1);
-      connection.sync(sink, undefined);
-    });
-    if (!(await answer)) await this.#asItCame(text);
+    const plan = what.statement.cached.plan;
+    const connection = this.#c.lease.ensure(bound.nodeId);
+    const send = (acquired: BackendConnection): void | Promise<void> => {
+      if (place === 'inside') {
+        const sink = new LiftedAnswers(this.#c, { text, lifted, tag: bound.tag, onEnd: undefined });
+        this.#sendOn(acquired, bound, tail.bytes, { plan, sink });
+        return;
+      }
+      const answered = new Promise<boolean>((onEnd) => {
+        const sink = new LiftedAnswers(this.#c, { text, lifted, tag: bound.tag, onEnd });
+        this.#sendOn(acquired, bound, tail.bytes, { plan, sink });
+      });
+      return answered.then((done) => (done ? undefined : this.#again(place, text)));
+    };
+    return connection instanceof Promise ? connection.then(send) : send(connection);
+  }
+
+  #sendOn(
+    connection: BackendConnection,
+    bound: BoundStatement,
+    tail: Buffer,
+    { plan, sink }: { plan: QueryPlan; sink: LiftedAnswers },
+  ): void {
+    const name = this.#execution.prepareUnheard(connection, bound.shared, sink);
+    connection.bindTail(name, tail, sink, undefined);
+    if (!sink.rowless) connection.describe('P', '', sink, undefined);
+    this.#c.noteSending(plan, connection);
+    connection.execute('', 0, sink, undefined);
+    this.#c.responses.owe(1);
+    connection.sync(sink, undefined);
+  }
+
+  async #again(place: Place, text: string): Promise<void> {
+    if (place === 'first') await this.#c.lease.beginAgain();
+    await this.#asItCame(text);
   }
 }
 
@@ -154,24 +226,31 @@ class LiftedAnswers implements ResponseSink {
   readonly #text: string;
   readonly #lifted: Lifted;
   readonly #tag: RequestTag;
-  /** true: answered; false: it failed, and nothing of it was passed on. */
-  readonly #end: (answered: boolean) => void;
+  /** true: answered; false: it failed, and nothing of it was passed on. undefined: errors are told in any case. */
+  readonly #onEnd: ((answered: boolean) => void) | undefined;
   #columns: Buffer | undefined;
   #passedOn = false;
   #failed = false;
 
   constructor(
     conversation: Conversation,
-    text: string,
-    lifted: Lifted,
-    tag: RequestTag,
-    end: (answered: boolean) => void,
+    options: {
+      text: string;
+      lifted: Lifted;
+      tag: RequestTag;
+      onEnd: ((answered: boolean) => void) | undefined;
+    },
   ) {
     this.#c = conversation;
-    this.#text = text;
-    this.#lifted = lifted;
-    this.#tag = tag;
-    this.#end = end;
+    this.#text = options.text;
+    this.#lifted = options.lifted;
+    this.#tag = options.tag;
+    this.#onEnd = options.onEnd;
+  }
+
+  /** Of statements that give rows, none comes this way. */
+  get rowless(): boolean {
+    return this.#onEnd === undefined;
   }
 
   onMessage(type: number, reader: FrameReader, kind: PendingKind): void {
@@ -212,7 +291,7 @@ class LiftedAnswers implements ResponseSink {
 
   /** The session is told as the connection's lessee. */
   onLost(): void {
-    this.#end(true);
+    this.#onEnd?.(true);
   }
 
   #passOn(): void {
@@ -230,7 +309,12 @@ class LiftedAnswers implements ResponseSink {
     if (statement && kind === Pending.parse) prepared?.remove(statement);
     // "cached plan must not change result type": the next one prepares it afresh.
     else if (statement && fields.get('C') === '0A000') prepared?.drop(statement);
-    if (!this.#passedOn) return;
+    if (this.#onEnd && !this.#passedOn) {
+      if (!this.#isTheSame(fields)) return;
+      // Rows that were about to come have had their columns told.
+      if (kind === Pending.execute && SELECTS.test(this.#text)) this.#passOn();
+      this.#passedOn = true;
+    }
     const position = fields.get('P');
     if (position !== undefined)
       fields.set('P', String(mapPosition(this.#text, this.#lifted)(Number(position))));
@@ -238,15 +322,24 @@ class LiftedAnswers implements ResponseSink {
     encodeErrorFields(this.#c.state.output.writer, 'E', told);
   }
 
+  /** Would the text as it came fail alike? To try it again would also undo a cancel, or double a wait that was too long. */
+  #isTheSame(fields: ReadonlyMap<string, string>): boolean {
+    const code = fields.get('C') ?? '';
+    if (code === '57014') return true;
+    const isOfRows = code.startsWith('23') || code.startsWith('40') || code === '55P03';
+    if (!isOfRows || SELECTS.test(this.#text)) return false;
+    return fields.get('P') === undefined && !(fields.get('W') ?? '').includes('portal parameter $');
+  }
+
   #onReady(): void {
     const { responses, lease } = this.#c;
-    if (!this.#failed || this.#passedOn) {
+    if (!this.#onEnd || !this.#failed || this.#passedOn) {
       responses.onServerReady();
-      this.#end(true);
+      this.#onEnd?.(true);
       return;
     }
     responses.owe(-1);
     lease.onReady();
-    this.#end(false);
+    this.#onEnd(false);
   }
 }

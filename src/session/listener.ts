@@ -10,7 +10,13 @@ import { BOUNDS } from '../base/bounds.ts';
 import { notSupported, PosternError, shuttingDown, tooManyConnections } from '../base/errors.ts';
 import type { RouterContext } from '../execute/context.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
-import { encodeBackendKeyData, encodeParameterStatus, encodeReadyForQuery } from '../wire/backend.ts';
+import {
+  encodeBackendKeyData,
+  encodeErrorResponse,
+  encodeParameterStatus,
+  encodeReadyForQuery,
+} from '../wire/backend.ts';
+import { FrameWriter } from '../wire/frame-writer.ts';
 import { ClientLogin, type LoggedIn, type LoginHost } from './login.ts';
 import { ClientOutput } from './output.ts';
 import { Session } from './session.ts';
@@ -25,8 +31,48 @@ interface LoginFacts {
   readonly atMs: number;
 }
 
+/** Accepts clients for other processes: none of their bytes are read here. Errors and bounds are those of `listen`. */
+export async function openDoor(options: {
+  readonly address: { readonly host: string; readonly port: number };
+  readonly onClient: (client: AcceptedClient) => void;
+  readonly onError: (error: Error) => void;
+}): Promise<{ port: number; close(): void }> {
+  const server = createServer({ pauseOnConnect: true }, options.onClient);
+  const port = await bind(server, options.address);
+  server.on('error', options.onError);
+  return { port, close: () => void server.close() };
+}
+
+/** Tells a client of another process, before anything was read from it, why nobody serves it. */
+export function refuseClient(client: AcceptedClient, error: PosternError): void {
+  const writer = new FrameWriter();
+  const { sqlState, message, detail, hint } = error;
+  encodeErrorResponse(writer, new PosternError({ sqlState, message, detail, hint, severity: 'FATAL' }));
+  client.on('error', () => client.destroy());
+  client.setTimeout(REFUSED_LINGER_MS, () => client.destroy());
+  // What it has sent is read, or the system would throw away what it is told.
+  client.resume();
+  client.end(writer.take());
+}
+
+function bind(server: Server, address: { host: string; port: number }): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host: address.host, port: address.port, backlog: 4_096 }, () => {
+      server.off('error', reject);
+      const bound = server.address();
+      resolve(typeof bound === 'object' && bound ? bound.port : address.port);
+    });
+  });
+}
+
+const KEEP_ALIVE_DELAY_MS = 30_000;
+const REFUSED_LINGER_MS = 5_000;
 const LOGIN_FACTS_FRESH_MS = 5_000;
 const LOGIN_FACTS_MAX = 1_000;
+
+/** Whoever a door lets in. */
+export type AcceptedClient = Socket;
 
 /** This process's place among those that share the port. */
 export interface SharedListener {
@@ -45,6 +91,9 @@ export class Listener implements LoginHost {
   readonly #facts = new Map<string, LoginFacts>();
   /** Session ids of a router of several processes: which one, in the first byte, and a number. */
   readonly #shared: SharedListener | undefined;
+  /** Of take(): the server does not know of them. */
+  readonly #taken = new Set<Socket>();
+  #onLastGone: (() => void) | undefined;
   #nextNumber = 0;
   #closing = false;
 
@@ -57,9 +106,8 @@ export class Listener implements LoginHost {
     this.users = users;
     this.loginTimeoutMs = options.loginTimeoutMs ?? BOUNDS.loginTimeoutMs;
     this.#shared = options.shared;
-    this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 }, (socket) =>
-      this.#onSocket(socket),
-    );
+    const keepAlive = { keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS };
+    this.#server = createServer({ noDelay: true, ...keepAlive }, (socket) => this.#onSocket(socket));
   }
 
   get database(): string {
@@ -71,16 +119,22 @@ export class Listener implements LoginHost {
   }
 
   /** Resolves with the port. Rejects with the system's error (EADDRINUSE, EACCES …). */
-  listen(address: { host: string; port: number }): Promise<number> {
-    return new Promise((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen({ host: address.host, port: address.port, backlog: 4_096 }, () => {
-        this.#server.off('error', reject);
-        this.#server.on('error', (error) => this.#context.log.error(`listener: ${error.message}`));
-        const bound = this.#server.address();
-        resolve(typeof bound === 'object' && bound ? bound.port : address.port);
-      });
+  async listen(address: { host: string; port: number }): Promise<number> {
+    const port = await bind(this.#server, address);
+    this.#server.on('error', (error) => this.#context.log.error(`listener: ${error.message}`));
+    return port;
+  }
+
+  /** A client that another process has accepted, in place of listen(). */
+  take(socket: AcceptedClient): void {
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
+    this.#taken.add(socket);
+    socket.on('close', () => {
+      this.#taken.delete(socket);
+      if (this.#taken.size === 0) this.#onLastGone?.();
     });
+    this.#onSocket(socket);
   }
 
   /** Stops accepting and ends every client with 57P01. */
@@ -90,6 +144,7 @@ export class Listener implements LoginHost {
     for (const login of [...this.#logins]) login.refuse(shuttingDown());
     for (const { session } of [...this.#sessions.values()]) session.shutDown();
     await closed;
+    if (this.#taken.size > 0) await new Promise<void>((resolve) => (this.#onLastGone = resolve));
   }
 
   /** A key that fits no session is ignored, as PostgreSQL does. */

@@ -23,7 +23,10 @@ export class LocalAnswers {
     this.#forgetPortals = options.forgetPortals;
   }
 
-  /** Will this statement be answered without a backend, as things stand? */
+  /**
+   * Will this statement be answered without a backend, as things stand? A RESET is not: an error further on in its pipeline takes
+   * it back.
+   */
   answers(statement: StatementPlan | undefined, text: string): boolean {
     if (!statement) return false;
     if (statement.command) return true;
@@ -41,15 +44,6 @@ export class LocalAnswers {
         return !busy && state.transaction === 'failed';
       case 'discardAll':
         return outside;
-      case 'resetAll':
-        return outside && lease.pinReason === undefined;
-      case 'set':
-        return (
-          outside &&
-          effect.reset &&
-          !effect.local &&
-          effect.names.some((name) => state.defaults.values.has(name))
-        );
       case 'sqlPrepare': {
         if (state.transaction === 'failed' || lease.failed) return false;
         const name = deallocated(text);

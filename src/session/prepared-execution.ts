@@ -122,11 +122,11 @@ export class PreparedExecution {
   mergeable(statement: ClientStatement, bound: BoundStatement): WriteFacts | undefined {
     const [only] = statement.cached.plan.statements;
     const write = only?.write;
-    if (!write || bound.nodeId === undefined || !this.#c.mayCoalesce) return undefined;
+    if (!write || bound.nodeId === undefined || !this.#c.mayShareBackend) return undefined;
     // A text that no server has accepted yet goes alone: its errors are told on the usual path.
     if (!bound.shared.validated && only.placement.kind !== 'keyed') return undefined;
-    if (this.#c.state.context.coalescer!.isSlow(bound.shared)) return undefined;
-    return this.#c.isHarmless(write) ? write : undefined;
+    if (this.#c.state.context.coalescer.isSlow(bound.shared)) return undefined;
+    return this.#c.memberOf(write);
   }
 
   #bindKeyed(statement: ClientStatement, choice: Choice): BoundStatement {

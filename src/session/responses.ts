@@ -18,7 +18,7 @@ import {
   encodeReadyForQuery,
   readErrorFields,
 } from '../wire/backend.ts';
-import type { FrameReader } from '../wire/frame-reader.ts';
+import type { Frame, FrameReader } from '../wire/frame-reader.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
 import { Backend } from '../wire/message-types.ts';
 import { inUsersNames, isMissingLeaf, type LeafTarget } from './leaf-errors.ts';
@@ -194,7 +194,9 @@ export class Responses implements ResponseSink {
   onLost(connection: BackendConnection, cause: PosternError): void {
     // One that was given up is no loss.
     if (!this.#lease.has(connection)) return;
-    const inBlock = connection.transactionStatus !== TransactionStatus.idle;
+    const inBlock =
+      connection.transactionStatus !== TransactionStatus.idle ||
+      (connection === this.#lease.connection && this.#lease.clientInBlock);
     const error = this.#lease.outcomeAtStake
       ? outcomeUnknown(connection.address.nodeName)
       : cause.sqlState === '08006'
@@ -282,27 +284,32 @@ export class Responses implements ResponseSink {
     const { connection } = this.#lease;
     const statement = request?.statement;
     if (kind !== Pending.query) request?.onFailed?.(false);
-    if (!request?.leaf && !statement) {
-      this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
-      return;
-    }
-    const fields = readErrorFields(reader);
-    if (statement && connection && isStalePlan(fields)) {
+    if (statement && connection && isStalePlan(readErrorFields(reader))) {
       // The table has changed under a statement that was prepared before: the next one prepares it afresh.
       connection.prepared.drop(statement);
       this.#state.context.statements.forget(statement);
       statement.validated = false;
     }
-    if (request.leaf) {
+    this.writeServerError(reader, kind, request);
+  }
+
+  /** A server's ErrorResponse to one of a request's messages, in the client's own terms. */
+  writeServerError(frame: Frame, kind: PendingKind, request: RequestTag | undefined): void {
+    const { writer } = this.#state.output;
+    if (request?.leaf) {
+      const fields = readErrorFields(frame);
       if (isMissingLeaf(fields, request.leaf)) void this.#state.context.catalog.refresh().catch(() => {});
-      encodeErrorFields(this.#state.output.writer, 'E', inUsersNames(fields, request.leaf));
+      encodeErrorFields(writer, 'E', inUsersNames(fields, request.leaf));
       return;
     }
-    if (kind === Pending.bind && request.name !== undefined && fields.get('C') === '08P01') {
-      encodeErrorFields(this.#state.output.writer, 'E', withClientsName(fields, request.name));
-      return;
+    if (kind === Pending.bind && request?.statement && request.name !== undefined) {
+      const fields = readErrorFields(frame);
+      if (fields.get('C') === '08P01') {
+        encodeErrorFields(writer, 'E', withClientsName(fields, request.name));
+        return;
+      }
     }
-    this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
+    writer.raw(frame.buffer, frame.start, frame.end);
   }
 
   #tellParameters(connection: BackendConnection): void {

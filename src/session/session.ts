@@ -68,7 +68,10 @@ export class Session {
       this.#state.syncHeld = false;
       void this.#extended.onSync();
     };
-    this.#lease.onFree = () => this.#extended.forgetPortals();
+    this.#lease.onFree = () => {
+      this.#extended.forgetPortals();
+      this.#simple.onFree();
+    };
     this.#socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     this.#socket.on('drain', () => this.#onDrain());
     this.#socket.on('close', () => this.#close());

@@ -40,6 +40,11 @@ export class SimpleProtocol {
     return this.#guarded(() => this.#route(readQueryText(reader)));
   }
 
+  /** No transaction is open any more. */
+  onFree(): void {
+    this.#lifted.onFree();
+  }
+
   #guarded<T extends void | Promise<void> | typeof PARKED>(handle: () => T): T | void | Promise<void> {
     try {
       const done = handle();
@@ -158,6 +163,8 @@ export class SimpleProtocol {
     }
     const afterwards = this.#c.noteSending(plan, connection);
     if (afterwards) tag = { ...tag, onDone: afterwards };
+    const onFailed = this.#c.lease.unsynced ? undefined : this.#c.lease.afterFailedBegin;
+    if (onFailed) tag = { ...tag, onFailed };
     // PostgreSQL (18 at least) may end a Query inside a pipeline with its transaction half open: "unexpected state STARTED"
     // is what the next statement would hear.
     if (this.#c.lease.unsynced) this.#c.lease.tainted = true;
@@ -227,7 +234,8 @@ export class SimpleProtocol {
       (lease.inBlock || lease.unsynced || connection.pendingCount > 0)
     ) {
       responses.owe(1);
-      connection.query(FAILING_TEXT, new ErrorInPlace(responses, error), undefined);
+      const onFailed = lease.unsynced ? undefined : lease.afterFailedBegin;
+      connection.query(FAILING_TEXT, new ErrorInPlace(responses, error), onFailed && { onFailed });
       return;
     }
     if (state.transaction === 'virtual') state.transaction = 'failed';

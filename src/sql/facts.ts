@@ -14,6 +14,8 @@ export interface StatementFacts {
   readonly nameLists: string[][];
   /** Single names in identifier position: schemas, parts of names of functions and types. */
   readonly names: Set<string>;
+  /** Last names of operators, as written. */
+  readonly operators: Set<string>;
   /** Kinds of nodes that occur, such as 'LockingClause', 'InsertStmt', 'CurrentOfExpr'. */
   readonly kinds: Set<string>;
   /** Highest $n. */
@@ -27,6 +29,7 @@ export function collectFacts(node: Node): StatementFacts {
     typeNames: [],
     nameLists: [],
     names: new Set(),
+    operators: new Set(),
     kinds: new Set(),
     parameterCount: 0,
   };
@@ -63,6 +66,11 @@ function noteNode(key: string, value: Tree, facts: StatementFacts): void {
     case 'returnType':
       facts.typeNames.push(value as TypeName);
       break;
+    case 'A_Expr': {
+      const operator = Array.isArray(value.name) ? stringsOf(value.name)?.at(-1) : undefined;
+      if (operator !== undefined) facts.operators.add(operator);
+      break;
+    }
     case 'ParamRef':
       if (typeof value.number === 'number' && value.number > facts.parameterCount) {
         facts.parameterCount = value.number;

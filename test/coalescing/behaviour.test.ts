@@ -1,8 +1,19 @@
 /** What coalescing must never do to anybody, case by case (src/coalesce/SPEC.md). */
 import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { RawClient, sendCancel } from '../support/raw-client.ts';
-import { execute, type Outcome, outcomeOf, startTestFront, type TestFront, until } from './front.ts';
+import { RawClient } from '../support/raw-client.ts';
+import {
+  cancelAll,
+  canceledAll,
+  execute,
+  type Outcome,
+  openTransaction,
+  outcomeOf,
+  rowOf,
+  startTestFront,
+  type TestFront,
+  until,
+} from './front.ts';
 
 let front: TestFront;
 
@@ -52,17 +63,7 @@ async function mergedNotes(clients: readonly pg.Client[], text = NOTE): Promise<
   return xmins.length - new Set(xmins).size;
 }
 
-function rowOf(outcome: Outcome): unknown[] {
-  if (typeof outcome === 'string') throw new Error(`answered ${outcome}`);
-  return outcome[0]!;
-}
-
-async function transaction(...statements: string[]): Promise<pg.Client> {
-  const client = await front.connect();
-  await client.query('BEGIN');
-  for (const text of statements) await client.query(text);
-  return client;
-}
+const transaction = (...statements: string[]) => openTransaction(front, ...statements);
 
 const waitsForLock = `SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'app' AND wait_event_type = 'Lock' AND query LIKE 'UPDATE rows%'`;
 
@@ -211,7 +212,7 @@ describe('a slow statement', () => {
     const outcomes = await Promise.all(others.map((client, i) => execute(client, ADD, [110 + i])));
     for (const outcome of outcomes) expect(rowOf(outcome)).toEqual([1]);
     await until(front.server, runs('UPDATE slow', 2));
-    for (const end of await canceledAll(runners, ends)) expect(end).toBe('!57014');
+    for (const end of await canceledAll(front, runners, ends)) expect(end).toBe('!57014');
   });
 });
 
@@ -230,7 +231,7 @@ describe('a write that is taken back', () => {
       const ends = waiting.map((each, i) => execute(each, ADD, [120 + i]));
       const taken = execute(client!, ADD, [130]);
       const beside = execute(other!, ADD, [131]);
-      await cancelAll([client!]);
+      await cancelAll(front, [client!]);
       const outcome = await taken;
       if (outcome === '!57014') canceled++;
       expect(await rowsOf(130)).toBe(outcome === '!57014' ? before : before + 1);
@@ -247,7 +248,7 @@ describe('a write that is taken back', () => {
     const others = await writers(3);
     const beside = others.map((client, i) => execute(client, ADD, [85 + i]));
     await until(front.server, runs('UPDATE slow'));
-    for (const end of await canceledAll(runners, ends)) expect(end).toBe('!57014');
+    for (const end of await canceledAll(front, runners, ends)) expect(end).toBe('!57014');
     for (const outcome of await Promise.all(beside)) expect(rowOf(outcome)).toEqual([1]);
   });
 
@@ -262,7 +263,7 @@ describe('a write that is taken back', () => {
     // A client whose write runs vanishes as well.
     (runners[0] as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
     expect(await ends[0]).toMatch(/^!/);
-    expect(await canceledAll([runners[1]!], [ends[1]!])).toEqual(['!57014']);
+    expect(await canceledAll(front, [runners[1]!], [ends[1]!])).toEqual(['!57014']);
     expect((await other.readUntil(/^Ready/)).slice(-3)).toEqual(['Row 1', 'Complete UPDATE 1', 'Ready I']);
     const past = await front.connectDirectly();
     for (let found = 0; found === 0; )
@@ -290,7 +291,7 @@ describe('a write that is taken back', () => {
     const [client] = (await writers(1)) as [pg.Client];
     const waiting = execute(client, ADD, [98]);
     await until(front.server, waitsForLock);
-    expect(await canceledAll([client], [waiting])).toEqual(['!57014']);
+    expect(await canceledAll(front, [client], [waiting])).toEqual(['!57014']);
     await holder.query('ROLLBACK');
     expect(await rowsOf(98)).toBe(0);
   });
@@ -366,7 +367,7 @@ describe('a commit that waits for standbys', () => {
       const own = execute(canceling, NOTE, [id]);
       const beside = others.map((client) => execute(client, NOTE, [newId()]));
       await until(front.server, waits(''));
-      expect(await canceledAll([canceling], [own])).not.toContain('!08007');
+      expect(await canceledAll(front, [canceling], [own])).not.toContain('!08007');
       await setStandbys('');
       told.push(...(await Promise.all(beside)));
     }
@@ -440,30 +441,8 @@ async function slowWrites(count: number): Promise<{ runners: pg.Client[]; ends: 
   return { runners, ends };
 }
 
-/** A statement may just be on its way from its batch to a backend of its own, where a cancel finds nothing to cancel. */
-async function canceledAll(
-  clients: readonly pg.Client[],
-  ends: readonly Promise<Outcome>[],
-): Promise<Outcome[]> {
-  let ended = false;
-  const all = Promise.all(ends).finally(() => {
-    ended = true;
-  });
-  while (!ended) await cancelAll(clients);
-  return all;
-}
-
 async function rowsOf(id: number): Promise<number> {
   const [client] = (await writers(1)) as [pg.Client];
   const { rows } = await client.query('SELECT n FROM rows WHERE id = $1', [id]);
   return rows[0].n;
-}
-
-async function cancelAll(clients: readonly pg.Client[]): Promise<void> {
-  for (const client of clients) {
-    const { processID, secretKey } = client as unknown as { processID: number; secretKey: number };
-    const key = Buffer.alloc(4);
-    key.writeInt32BE(secretKey);
-    await sendCancel(front.router.port, processID, key);
-  }
 }

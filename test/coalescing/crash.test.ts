@@ -1,5 +1,5 @@
 /**
- * The server, and the router, killed under a load of merged writes: what was answered OK is there, what was answered with an
+ * The server, and the router, killed under a load of merged or pipelined writes: what was answered OK is there, what was answered with an
  * error is not, and what may be either was told so: by 08007, or by the loss of the client's connection.
  * CRASH_ROUNDS: how often each is killed.
  */
@@ -173,12 +173,15 @@ async function startRouterProcess(dsn: string): Promise<{ child: ChildProcess; p
 }
 
 describe('after SIGKILL', () => {
-  it('of the server, what was told is true', { timeout: 60_000 + ROUNDS * 20_000 }, async () => {
+  it.each([
+    { name: 'of the server, writes merged,', coalesce: true },
+    { name: 'of the server, writes pipelined,', coalesce: false },
+  ])('$name what was told is true', { timeout: 60_000 + ROUNDS * 20_000 }, async ({ coalesce }) => {
     const server = await startServer();
     const dsn = server.dsn({ user: 'app', database: 'app' });
     const router = await startFront(
       dsn,
-      { host: '127.0.0.1', port: 0, connections: undefined, coalesce: true, workers: undefined },
+      { host: '127.0.0.1', port: 0, connections: undefined, coalesce, workers: undefined },
       { info() {}, warn() {}, error: (line) => console.error(line) },
     );
     onTestFinished(() => router.close());

@@ -1,8 +1,10 @@
-/** A router in front mode before a server of its own, for tests of coalescing. */
+/** A router in front mode before a server of its own, for tests of merged and of pipelined writes. */
 import pg from 'pg';
 import { onTestFinished } from 'vitest';
+import type { TableSwitch } from '../../src/cli/coalesce-tables.ts';
 import type { Router } from '../../src/cli/router.ts';
 import { startFront } from '../../src/cli/run-front.ts';
+import { sendCancel } from '../support/raw-client.ts';
 import { startTestServer, type TestServer } from '../support/servers.ts';
 
 export interface TestFront {
@@ -16,7 +18,13 @@ export interface TestFront {
 }
 
 export async function startTestFront(
-  options: { connections?: number; settings?: Record<string, string>; schema?: string } = {},
+  options: {
+    connections?: number;
+    settings?: Record<string, string>;
+    schema?: string;
+    tables?: readonly TableSwitch[];
+    coalesce?: boolean;
+  } = {},
 ): Promise<TestFront> {
   const server = await startTestServer({ ...(options.settings && { settings: options.settings }) });
   try {
@@ -35,8 +43,9 @@ export async function startTestFront(
         host: '127.0.0.1',
         port: 0,
         connections: options.connections,
-        coalesce: true,
+        coalesce: options.coalesce ?? true,
         workers: undefined,
+        coalesceTable: options.tables,
       },
       { info() {}, warn() {}, error: (line) => console.error(line) },
     );
@@ -95,6 +104,45 @@ function nameOf(text: string): string {
   const known = names.get(text) ?? `statement_${names.size}`;
   names.set(text, known);
   return known;
+}
+
+export function rowOf(outcome: Outcome): unknown[] {
+  if (typeof outcome === 'string') throw new Error(`answered ${outcome}`);
+  return outcome[0]!;
+}
+
+/** Through the router, with a transaction open. */
+export async function openTransaction(front: TestFront, ...statements: string[]): Promise<pg.Client> {
+  const client = await front.connect();
+  await client.query('BEGIN');
+  for (const text of statements) await client.query(text);
+  return client;
+}
+
+/**
+ * Cancels until all have ended: a statement may just be on its way to a backend of its own, where a cancel finds nothing to
+ * cancel.
+ */
+export async function canceledAll(
+  front: TestFront,
+  clients: readonly pg.Client[],
+  ends: readonly Promise<Outcome>[],
+): Promise<Outcome[]> {
+  let ended = false;
+  const all = Promise.all(ends).finally(() => {
+    ended = true;
+  });
+  while (!ended) await cancelAll(front, clients);
+  return all;
+}
+
+export async function cancelAll(front: TestFront, clients: readonly pg.Client[]): Promise<void> {
+  for (const client of clients) {
+    const { processID, secretKey } = client as unknown as { processID: number; secretKey: number };
+    const key = Buffer.alloc(4);
+    key.writeInt32BE(secretKey);
+    await sendCancel(front.router.port, processID, key);
+  }
 }
 
 /** Asks until it is so, as the server sees it. */

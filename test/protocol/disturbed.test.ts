@@ -381,6 +381,53 @@ describe('settings made in a transaction before its node is known', () => {
   });
 });
 
+describe('RESET', () => {
+  it('goes back to the start-up value of the client, in the middle of a pipeline too', async () => {
+    const parameters = { TimeZone: 'Asia/Tokyo' };
+    const routed = await RawClient.connect({ port: cluster.port, parameters });
+    const direct = await RawClient.connect({ port: cluster.servers[0]!.port, parameters });
+    const shown = run('SHOW TimeZone');
+    const S: Message = ['sync'];
+    const scripts: Message[][] = [
+      [...run("SET TimeZone = 'UTC'"), ...run('RESET TimeZone'), ...shown, S],
+      [
+        ...run("SET TimeZone = 'UTC'"),
+        S,
+        ...run('RESET TimeZone'),
+        ...shown,
+        ...run('SELECT 1'),
+        S,
+        ...shown,
+        S,
+      ],
+      [
+        ...run("SET TimeZone = 'UTC'"),
+        S,
+        ...run('RESET TimeZone'),
+        ...run('SELECT 1/0'),
+        ...shown,
+        S,
+        ...shown,
+        S,
+      ],
+      [...run('SELECT 1/0'), ...run('RESET TimeZone'), S, ...shown, S],
+      [...run('BEGIN'), ...run('RESET TimeZone'), ...shown, ...run('ROLLBACK'), ...shown, S],
+      [...run('SELECT 1'), ...run('RESET TimeZone'), ['query', 'SHOW TimeZone'], S, ...shown, S],
+    ];
+    for (const script of scripts) {
+      for (const end of ['COMMIT', 'ROLLBACK']) {
+        const within: Message[] = [['query', 'BEGIN'], ...script, ['query', end], ...shown, S];
+        for (const messages of [script, within]) {
+          const lines = await Promise.all([routed, direct].map((one) => one.play(messages)));
+          const [heard, expected] = lines.map((all) => all.filter((line) => !line.startsWith('Parameter')));
+          expect([messages, heard]).toEqual([messages, expected]);
+        }
+      }
+    }
+    for (const one of [routed, direct]) one.end();
+  });
+});
+
 describe('router commands', () => {
   it('are taken in the extended protocol', async () => {
     const one = await client();

@@ -4,7 +4,7 @@ import { quoteIdentifier } from '../../pg/identifier.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import type { DdlResult, DdlSession, ShardingContext } from './context.ts';
 import { findRelation } from './face.ts';
-import { currentSchema, makeShardedTable } from './make.ts';
+import { currentSchema, makeShardedTable, mergesOf } from './make.ts';
 
 export async function createShardedTable(
   context: ShardingContext,
@@ -31,6 +31,7 @@ export async function createShardedTable(
       storage: new Map(),
       makeAs: session,
       replaces: undefined,
+      merges: mergesOf(command.coalesce),
     };
   });
   if (made) return { notices: [] };

@@ -19,6 +19,7 @@ async function distribute(
     key,
     bucketCount: 6,
     colocateWith: undefined,
+    coalesce: undefined,
     functionName: 'create_distributed_table',
   } as const;
   await distributeTable(router, command, APP);

@@ -1,5 +1,6 @@
 /** create_distributed_table: a plain table of the home node becomes a sharded one, with its rows. */
 import { objectError } from '../../base/errors.ts';
+import { readCoalescing } from '../../catalog/coalescing.ts';
 import { LEAF_SCHEMA } from '../../catalog/map.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
@@ -14,7 +15,7 @@ import {
   type ShardingContext,
 } from './context.ts';
 import { type PlainTable, readDefinition } from './definition.ts';
-import { makeShardedTable, type PreparedDefinition } from './make.ts';
+import { makeShardedTable, mergesOf, type PreparedDefinition } from './make.ts';
 
 type DistributeCommand = Extract<RouterCommand, { kind: 'distributeTable' }>;
 
@@ -59,6 +60,7 @@ async function prepare(
     // The table keeps its owner, whoever shards it; all names in the statements are qualified.
     makeAs: { role: table.owner, searchPath: 'pg_catalog' },
     replaces: { table: aside, columns: found[0]?.filled ? definition.columns : undefined },
+    merges: command.coalesce ? mergesOf(command.coalesce) : await readCoalescing(home, table.oid),
   };
 }
 

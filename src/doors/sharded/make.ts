@@ -3,9 +3,11 @@
  */
 import { assert } from '../../base/assert.ts';
 import { connectionLost, objectError, outcomeUnknown } from '../../base/errors.ts';
+import { storeCoalescing } from '../../catalog/coalescing.ts';
 import { leafName, type NodeInfo } from '../../catalog/map.ts';
 import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../../catalog/schema.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
+import type { CoalesceOption } from '../../plan/door-options.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
 import {
   all,
@@ -37,6 +39,12 @@ export interface PreparedDefinition extends FaceDefinition {
   readonly makeAs: DdlSession;
   /** The plain table that it takes the place of, quoted; with the columns of its rows, if it has any. */
   readonly replaces: { readonly table: string; readonly columns: readonly string[] | undefined } | undefined;
+  /** Its switch of write coalescing, if it has one. */
+  readonly merges: boolean | undefined;
+}
+
+export function mergesOf(option: CoalesceOption | undefined): boolean | undefined {
+  return option === undefined || option === 'default' ? undefined : option === 'on';
 }
 
 /** Undefined: there is nothing to be made (IF NOT EXISTS). */
@@ -289,6 +297,7 @@ async function markReady(
     ],
   );
   assert(ready.length === 1, 'a row whose lock is held stays as it is');
+  if (definition.merges !== undefined) await storeCoalescing(home, made.face.oid, definition.merges);
   await bumpEpoch(home);
 }
 

@@ -1,0 +1,113 @@
+/** Who gets a backend connection when all are taken: over a real server, with two roles. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { startTestServer, type TestServer } from '../../test/support/servers.ts';
+import { FlushQueue } from '../platform/flush-queue.ts';
+import type { BackendConnection } from './connection.ts';
+import { ask } from './internal-query.ts';
+import { openBackend } from './login.ts';
+import { NodePool } from './pool.ts';
+import { Settings } from './settings.ts';
+
+const MAX = 2;
+
+let server: TestServer;
+let pool: NodePool;
+let opened: Record<string, number>;
+/** The pool's clock: it goes on when a test says so. */
+let nowMs: number;
+
+beforeAll(async () => {
+  server = await startTestServer();
+  for (const role of ['busy', 'other']) await server.query(`CREATE ROLE ${role} LOGIN`);
+});
+afterAll(() => server?.stop());
+beforeEach(() => {
+  opened = { busy: 0, other: 0 };
+  nowMs = 1_000;
+  const address = { nodeId: 1, nodeName: 'n1', host: '127.0.0.1', port: server.port };
+  const flushQueue = new FlushQueue();
+  pool = new NodePool({
+    address,
+    connectionsMax: MAX,
+    now: () => nowMs,
+    open: (user) => {
+      opened[user]!++;
+      return openBackend({ address, database: 'postgres', user, password: undefined, flushQueue });
+    },
+  });
+});
+afterEach(() => pool.close());
+
+const acquire = (user: string): Promise<BackendConnection> => pool.acquire(user, Settings.none);
+
+describe('a pool that is full', () => {
+  it('gives a connection back to the next of its role', async () => {
+    const first = await acquire('busy');
+    await acquire('busy');
+    const next = acquire('busy');
+    pool.release(first);
+    expect(await next).toBe(first);
+    expect(opened).toEqual({ busy: 2, other: 0 });
+  });
+
+  it('does not let a busy role starve another one, and changes roles no more than it must', async () => {
+    const held = [await acquire('busy'), await acquire('busy')];
+    const other = acquire('other');
+    let served: BackendConnection | undefined;
+    void other.then((connection) => {
+      served = connection;
+    });
+    // As long as its turn has not come, connections stay with the role that uses them.
+    for (let i = 0; i < 10; i++) {
+      const next = acquire('busy');
+      pool.release(held.shift()!);
+      held.push(await next);
+    }
+    expect(served).toBeUndefined();
+    nowMs += 1_000;
+    const waiting = [acquire('busy'), acquire('busy')];
+    pool.release(held.shift()!);
+    expect((await other).user).toBe('other');
+    expect(opened).toEqual({ busy: 2, other: 1 });
+    // Both have the same number now. Each goes on with its own, however long the other waits.
+    nowMs += 1_000;
+    for (let i = 0; i < 10; i++) {
+      const next = acquire('other');
+      pool.release(served!);
+      served = await next;
+    }
+    pool.release(held.shift()!);
+    held.push(await waiting[0]!);
+    pool.release(held.shift()!);
+    held.push(await waiting[1]!);
+    expect(opened).toEqual({ busy: 2, other: 1 });
+    expect(await ask(held[0]!, 'SELECT current_user')).toEqual([['busy']]);
+    expect(await ask(served!, 'SELECT current_user')).toEqual([['other']]);
+    expect(pool.size).toBe(MAX);
+  });
+
+  it('opens no more than there are that wait', async () => {
+    const held = [await acquire('busy'), await acquire('busy')];
+    const other = acquire('other');
+    const waiting = [acquire('busy'), acquire('busy')];
+    nowMs += 1_000;
+    for (const connection of held) pool.release(connection);
+    expect(await waiting[0]).toBe(held[1]);
+    await other;
+    expect(opened).toEqual({ busy: 2, other: 1 });
+    pool.release(held[1]!);
+    expect(await waiting[1]).toBe(held[1]);
+  });
+
+  it('goes on with a role that cannot log in', async () => {
+    const held = await acquire('busy');
+    await acquire('busy');
+    opened.nobody = 0;
+    const nobody = acquire('nobody');
+    const waiting = acquire('busy');
+    nowMs += 1_000;
+    pool.release(held);
+    await expect(nobody).rejects.toThrow(/nobody/);
+    expect((await waiting).user).toBe('busy');
+  });
+});
