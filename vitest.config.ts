@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
+/** What these find out would be another thing beside other tests: they run by themselves, one file after the other. */
+const MEASURES = ['src/wall/**/*.pg.test.ts', 'src/cli/wall-*.pg.test.ts', 'test/wall/*.test.ts'];
+
 /** Unit tests need nothing; tests with servers start their own, so few files run at a time. */
 export default defineConfig({
   test: {
@@ -23,7 +26,16 @@ export default defineConfig({
         test: {
           name: 'servers',
           include: ['src/**/*.pg.test.ts', 'test/**/*.test.ts'],
-          exclude: ['test/layers.test.ts'],
+          exclude: ['test/layers.test.ts', ...MEASURES],
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'measures',
+          include: MEASURES,
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
         },
       },
     ],
