@@ -7,17 +7,8 @@ import { PosternError } from '../../base/errors.ts';
 import type { ShardedTable } from '../../catalog/map.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
-import {
-  all,
-  asClient,
-  type DdlResult,
-  type DdlSession,
-  noSuchTable,
-  openTransactions,
-  type ShardingContext,
-  withConnection,
-} from './context.ts';
-import { readRecorded } from './local.ts';
+import { asClient, type DdlResult, type DdlSession, type ShardingContext } from './context.ts';
+import { leavesOn, onAllNodes } from './on-all-nodes.ts';
 
 type GrantCommand = Extract<RouterCommand, { kind: 'grantOnTables' }>;
 
@@ -26,27 +17,9 @@ export async function grantOnShardedTables(
   command: GrantCommand,
   session: DdlSession,
 ): Promise<DdlResult> {
-  await withConnection(context, context.homeNodeId, async (home) => {
-    const others = await openTransactions(context);
-    const connections = [home, ...others];
-    const done: string[] = [];
-    try {
-      await home.query('BEGIN');
-      // One node after the other, so that two of them wait for one another and never in a ring.
-      for (const connection of connections) await grantOnNode(connection, command, session);
-      context.afterStep?.('granted, not committed');
-      for (const connection of connections) {
-        await connection.query('COMMIT');
-        done.push(connection.nodeName);
-        context.afterStep?.(`granted on ${connection.nodeName}`);
-      }
-    } catch (error) {
-      await all(connections.map((connection) => connection.rollback()));
-      if (done.length > 0) throw partlyGranted(done);
-      throw error;
-    } finally {
-      await all(others.map((connection) => connection.close()));
-    }
+  await onAllNodes({
+    ...{ context, done: 'granted', partly: partlyGranted },
+    work: (connection) => grantOnNode(connection, command, session),
   });
   return { notices: [] };
 }
@@ -56,13 +29,7 @@ async function grantOnNode(
   { tables, before, after }: GrantCommand,
   session: DdlSession,
 ): Promise<void> {
-  const leaves: string[] = [];
-  // In order of their ids, since this locks the records.
-  for (const table of [...tables].sort((a, b) => a.id - b.id)) {
-    const recorded = await readRecorded(connection, table.id);
-    if (!recorded) throw noSuchTable(table.name);
-    leaves.push(...recorded.leaves);
-  }
+  const leaves = await leavesOn(connection, tables);
   if (leaves.length === 0) return;
   await asClient(connection, session);
   try {
@@ -88,10 +55,10 @@ function inUsersNames(error: ServerError, tables: readonly ShardedTable[], nodeN
 }
 
 /** Sending the same again is right: privileges that are there already stay as they are. */
-function partlyGranted(done: readonly string[]): PosternError {
+function partlyGranted(nodeNames: readonly string[]): PosternError {
   return new PosternError({
     sqlState: '08007',
-    message: `the privileges are committed on nodes ${done.join(', ')}, and the outcome on the others is unknown`,
+    message: `the privileges are committed on nodes ${nodeNames.join(', ')}, and the outcome on the others is unknown`,
     hint: 'Send the same statement again.',
   });
 }

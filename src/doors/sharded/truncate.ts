@@ -3,46 +3,17 @@ import { PosternError } from '../../base/errors.ts';
 import type { ShardedTable } from '../../catalog/map.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
-import {
-  all,
-  asAdmin,
-  asClient,
-  type DdlResult,
-  type DdlSession,
-  noSuchTable,
-  openTransactions,
-  type ShardingContext,
-  withConnection,
-} from './context.ts';
-import { readRecorded } from './local.ts';
+import { asAdmin, asClient, type DdlResult, type DdlSession, type ShardingContext } from './context.ts';
+import { leavesOn, onAllNodes } from './on-all-nodes.ts';
 
 export async function truncateShardedTables(
   context: ShardingContext,
   command: Extract<RouterCommand, { kind: 'truncateTables' }>,
   session: DdlSession,
 ): Promise<DdlResult> {
-  const tables = [...command.tables].sort((a, b) => a.id - b.id);
-  await withConnection(context, context.homeNodeId, async (home) => {
-    const others = await openTransactions(context);
-    const connections = [home, ...others];
-    const done: string[] = [];
-    try {
-      await home.query('BEGIN');
-      // One node after the other, so that two TRUNCATEs of the same table wait for one another and never in a ring.
-      for (const connection of connections) await truncateOnNode(connection, tables, session);
-      context.afterStep?.('truncated, not committed');
-      for (const connection of connections) {
-        await connection.query('COMMIT');
-        done.push(connection.nodeName);
-        context.afterStep?.(`truncated on ${connection.nodeName}`);
-      }
-    } catch (error) {
-      await all(connections.map((connection) => connection.rollback()));
-      if (done.length > 0) throw partlyTruncated(done);
-      throw error;
-    } finally {
-      await all(others.map((connection) => connection.close()));
-    }
+  await onAllNodes({
+    ...{ context, done: 'truncated', partly: partlyTruncated },
+    work: (connection) => truncateOnNode(connection, command.tables, session),
   });
   return { notices: [] };
 }
@@ -52,12 +23,7 @@ async function truncateOnNode(
   tables: readonly ShardedTable[],
   session: DdlSession,
 ): Promise<void> {
-  const leaves: string[] = [];
-  for (const table of tables) {
-    const recorded = await readRecorded(connection, table.id);
-    if (!recorded) throw noSuchTable(table.name);
-    leaves.push(...recorded.leaves);
-  }
+  const leaves = await leavesOn(connection, tables);
   if (leaves.length === 0) return;
   await asClient(connection, session);
   await connection.query(`TRUNCATE ${leaves.join(', ')}`);
@@ -65,10 +31,10 @@ async function truncateOnNode(
 }
 
 /** Not retryable as it is for a program; for a person who still wants the table empty, the same TRUNCATE is right. */
-function partlyTruncated(done: readonly string[]): PosternError {
+function partlyTruncated(nodeNames: readonly string[]): PosternError {
   return new PosternError({
     sqlState: '08007',
-    message: `TRUNCATE is committed on nodes ${done.join(', ')}, and its outcome on the others is unknown`,
+    message: `TRUNCATE is committed on nodes ${nodeNames.join(', ')}, and its outcome on the others is unknown`,
     hint: 'Send the same TRUNCATE again.',
   });
 }
