@@ -86,6 +86,26 @@ describe('a pool that is full', () => {
     expect(pool.size).toBe(MAX);
   });
 
+  it('closes what is beyond its share, what is lent when it comes back, and opens again when the share grows', async () => {
+    const [first, second] = [await acquire('busy'), await acquire('busy')];
+    pool.share = 1;
+    expect(pool.size).toBe(2);
+    const waiting = acquire('busy');
+    pool.release(first);
+    expect(pool.size).toBe(1);
+    pool.release(second);
+    expect(await waiting).toBe(second);
+    const another = acquire('busy');
+    pool.share = 5;
+    // No more than the pool was made for.
+    expect(pool.share).toBe(MAX);
+    expect(await another).not.toBe(second);
+    expect(opened).toEqual({ busy: 3, other: 0 });
+    pool.release(await another);
+    pool.share = 1;
+    expect(pool.size).toBe(1);
+  });
+
   it('opens no more than there are that wait', async () => {
     const held = [await acquire('busy'), await acquire('busy')];
     const other = acquire('other');

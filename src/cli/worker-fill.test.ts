@@ -69,7 +69,7 @@ describe('the worker that a new client goes to', () => {
       [
         ...READY,
         ...given(0, 20),
-        reported(0, { clients: 2, settled: 2, settledThen: 20, taken: 20, load: 0.8 }),
+        reported(0, { clients: 2, settled: 2, settledThen: 20, taken: 20, load: 0.95 }),
       ],
       0,
     ],

@@ -46,7 +46,7 @@ interface FillWorker {
 export interface FillState {
   readonly merges: boolean;
   readonly workers: readonly FillWorker[];
-  /** Of the machine, over the last second. */
+  /** Of the machine, in the busiest part of the last second. */
   readonly idleCores: number;
   readonly clientsEach: number;
   /** When `clientsEach` was last changed, or a worker last full. */
@@ -69,7 +69,7 @@ export type FillEvent =
 
 export const FULL_LOAD = 0.85;
 /** With less of a core idle in the whole machine, no worker is full. */
-export const IDLE_CORES_MIN = 0.25;
+const IDLE_CORES_MIN = 0.25;
 /** Beyond this, more clients make no batch larger. */
 export const CLIENTS_EACH = BOUNDS.coalescingLanes * BOUNDS.coalescingBatchMax;
 /** One heavy client is no reason to spread all. */

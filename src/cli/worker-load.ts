@@ -11,7 +11,7 @@ export interface Spent {
 }
 
 export const TICK_MS = 250;
-const WINDOW_TICKS = 4;
+export const WINDOW_TICKS = 4;
 
 export class LoadWindow {
   #tick = 0;

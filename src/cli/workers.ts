@@ -26,6 +26,7 @@ import {
   fillStart,
   fillStep,
 } from './worker-fill.ts';
+import { TICK_MS, WINDOW_TICKS } from './worker-load.ts';
 import type { FromWorker, ToWorker } from './worker-messages.ts';
 import {
   type ShareState,
@@ -54,7 +55,6 @@ export interface WorkersOptions {
 
 const RESTART_DELAY_MS = 500;
 const STOP_TIMEOUT_MS = 15_000;
-const TICK_MS = 1_000;
 /** How long a client waits while no worker is ready. */
 const HELD_MS = 10_000;
 /** Clients that are accepted and have no worker yet. */
@@ -83,7 +83,7 @@ class Workers {
   #isOpening = false;
   #stopping = false;
   #hasFailed = false;
-  #cpuTimes = readCpuTimes();
+  readonly #cpuTimes = [readCpuTimes()];
   #fail: (status: number) => void = () => {};
 
   constructor(options: WorkersOptions) {
@@ -229,11 +229,10 @@ class Workers {
   }
 
   #tick(): void {
-    const times = readCpuTimes();
-    const idleCores = idleBetween(this.#cpuTimes, times);
-    this.#cpuTimes = times;
+    this.#cpuTimes.push(readCpuTimes());
+    if (this.#cpuTimes.length > WINDOW_TICKS + 1) this.#cpuTimes.shift();
     const nowMs = performance.now();
-    this.#step({ kind: 'tick', idleCores, atMs: nowMs });
+    this.#step({ kind: 'tick', idleCores: leastIdle(this.#cpuTimes), atMs: nowMs });
     const { workers } = this.#fill;
     if (workers.some(({ ready, silent }) => ready && !silent))
       for (const [index, { queue }] of this.#places) {
@@ -290,9 +289,18 @@ function readCpuTimes(): CpuTimes {
   return { atMs: performance.now(), idleMs: cpus().reduce((sum, { times }) => sum + times.idle, 0) };
 }
 
-/** How many cores had nothing to do. A container's own quota is not in it: there the figure is too high. */
-function idleBetween(from: CpuTimes, to: CpuTimes): number {
-  return to.atMs > from.atMs ? (to.idleMs - from.idleMs) / (to.atMs - from.atMs) : 0;
+/**
+ * How many cores had nothing to do, in the busiest tick: a worker’s last second is another one, so that an average
+ * would have some of the rest from before in it. A container's own quota is not seen: there the figure is too high.
+ */
+function leastIdle(times: readonly CpuTimes[]): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (const [i, to] of times.entries()) {
+    const from = times[i - 1];
+    if (from && to.atMs > from.atMs)
+      least = Math.min(least, (to.idleMs - from.idleMs) / (to.atMs - from.atMs));
+  }
+  return least;
 }
 
 async function stopAll(workers: readonly Worker[]): Promise<void> {
