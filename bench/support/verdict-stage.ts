@@ -14,6 +14,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
   checkpoint_timeout: '1h',
   // A new segment that is filled with zeros would be a write of 16 MB on the slow disk.
   wal_init_zero: 'off',
+  // More would hold all that a short window writes, and let it run as if the disk were fast.
+  wal_buffers: '1MB',
   wal_keep_size: '1GB',
 };
 const SETTING_TIMEOUT_MS = 10_000;

@@ -62,7 +62,7 @@ export class BackendConnection implements Flushable {
   idleSinceMs = 0;
   /** Cancel requests on their way. While there are some, nobody else may use this connection. */
   cancelsInFlight = 0;
-  /** A cancel request was sent and the server has not said that it took it: it may strike whoever comes later. */
+  /** A cancel request was sent and the server has never said that it took it: it may strike whoever comes later. */
   #cancelUncertain = false;
   onClosed: ((connection: BackendConnection) => void) | undefined;
 
@@ -121,10 +121,14 @@ export class BackendConnection implements Flushable {
     return (
       this.#pending.length === 0 &&
       this.transactionStatus === TransactionStatus.idle &&
-      this.cancelsInFlight === 0 &&
-      !this.#cancelUncertain &&
+      !this.cancelMayStrike &&
       this.#writer.length === 0
     );
+  }
+
+  /** Could a cancel request that was made before strike what is sent now? */
+  get cancelMayStrike(): boolean {
+    return this.cancelsInFlight > 0 || this.#cancelUncertain;
   }
 
   get unsentBytes(): number {
@@ -244,13 +248,13 @@ export class BackendConnection implements Flushable {
 
   flushMessage(): void {
     encodeFlush(this.#writer);
-    this.#flushQueue.add(this);
+    this.#flushQueue.addToServer(this);
   }
 
   /** CopyData, CopyDone and CopyFail, whole frames: they have no answer of their own. */
   copyFrames(buffer: Buffer, start: number, end: number): void {
     this.#writer.raw(buffer, start, end);
-    this.#flushQueue.add(this);
+    this.#flushQueue.addToServer(this);
   }
 
   /** An answer of the router's own, in its turn. */
@@ -295,13 +299,16 @@ export class BackendConnection implements Flushable {
         timeoutMs: BOUNDS.backendConnectTimeoutMs,
       });
       await new Promise<void>((resolve) => {
-        socket.on('close', () => resolve());
+        let isTaken = false;
         socket.on('end', () => {
-          this.#cancelUncertain = false;
+          isTaken = true;
+        });
+        socket.on('close', () => {
+          if (!isTaken) this.#cancelUncertain = true;
+          resolve();
         });
         socket.on('error', () => socket.destroy());
         socket.setTimeout(BOUNDS.backendConnectTimeoutMs, () => socket.destroy());
-        this.#cancelUncertain = true;
         const writer = new FrameWriter(64);
         encodeCancelRequest(writer, this.processId, this.#secretKey);
         socket.resume();
@@ -326,7 +333,7 @@ export class BackendConnection implements Flushable {
   }
 
   #expect(kind: PendingKind, sink: ResponseSink, tag: unknown): void {
-    if (!this.#ahead) this.#flushQueue.add(this);
+    if (!this.#ahead) this.#flushQueue.addToServer(this);
     if (this.#discarding) {
       this.#skip(sink, kind, tag);
       return;

@@ -19,6 +19,7 @@ let nowMs: number;
 beforeAll(async () => {
   server = await startTestServer();
   for (const role of ['busy', 'other']) await server.query(`CREATE ROLE ${role} LOGIN`);
+  await server.query('CREATE ROLE limited LOGIN CONNECTION LIMIT 1');
 });
 afterAll(() => server?.stop());
 beforeEach(() => {
@@ -129,5 +130,20 @@ describe('a pool that is full', () => {
     pool.release(held);
     await expect(nobody).rejects.toThrow(/nobody/);
     expect((await waiting).user).toBe('busy');
+  });
+
+  it('lets a role wait for its own connections when the server takes no more of it', async () => {
+    opened.limited = 0;
+    const held = await acquire('limited');
+    const waiting = [acquire('limited')];
+    // The server has refused one; who comes right behind waits as well, and the server isn't asked for each.
+    await expect.poll(() => opened.limited).toBe(2);
+    await expect.poll(() => pool.size).toBe(1);
+    for (let i = 0; i < 3; i++) waiting.push(acquire('limited'));
+    for (const next of waiting) {
+      pool.release(held);
+      expect(await next).toBe(held);
+    }
+    expect(opened.limited).toBe(2);
   });
 });

@@ -126,8 +126,7 @@ export class NodePool {
     const idle = this.tryAcquire(user, settings);
     if (idle) return Promise.resolve(idle);
     const now = this.#options.now();
-    if (this.#failure && now < this.#failedUntilMs && this.#failureUser === user)
-      return Promise.reject(this.#failure);
+    if (this.#isBackingOff(user) && !this.#mayWaitForOthers(user)) return Promise.reject(this.#failure);
     if (this.#waiters.length >= BOUNDS.acquireWaitersMax)
       return Promise.reject(tooManyConnections('too many statements wait for a backend connection'));
     return new Promise((resolve, reject) => {
@@ -233,6 +232,7 @@ export class NodePool {
     const wanted = new Map<string, number>();
     for (const waiter of this.#waiters) wanted.set(waiter.user, (wanted.get(waiter.user) ?? 0) + 1);
     for (const [user, count] of wanted) {
+      if (this.#isBackingOff(user)) continue;
       let missing = count - (this.#openingByUser.get(user) ?? 0);
       while (missing-- > 0) {
         if (this.size >= this.#share && !this.#closeIdleOfAnother(user)) return;
@@ -274,10 +274,7 @@ export class NodePool {
     this.#failure = failure;
     this.#failureUser = user;
     this.#failedUntilMs = this.#options.now() + BOUNDS.backendConnectBackoffMs;
-    // A node at max_connections: while others of the role work, the waiters wait for those. All else they hear at once.
-    const full = failure.sqlState.startsWith('53');
-    const working = full && [...this.#lent].some((connection) => connection.user === user);
-    if (working) return;
+    if (this.#mayWaitForOthers(user)) return;
     const rest: Waiter[] = [];
     for (const waiter of this.#waiters) {
       if (waiter.user === user) {
@@ -287,6 +284,18 @@ export class NodePool {
     }
     this.#waiters = rest;
     this.#openForWaiters();
+  }
+
+  #isBackingOff(user: string): boolean {
+    return (
+      this.#failure !== undefined && this.#failureUser === user && this.#options.now() < this.#failedUntilMs
+    );
+  }
+
+  /** A node at max_connections: while others of the role work, one waits for those. All else is heard at once. */
+  #mayWaitForOthers(user: string): boolean {
+    const full = this.#failure?.sqlState.startsWith('53') === true;
+    return full && [...this.#lent].some((connection) => connection.user === user);
   }
 
   /** The longest idle connection of any other role; undefined: of any. */

@@ -166,9 +166,12 @@ export class PreparedOnBackend {
     this.remove(statement);
   }
 
-  /** The server has dropped all of them (DEALLOCATE ALL, DISCARD ALL). */
+  /**
+   * The server is about to drop all of them (DEALLOCATE ALL, DISCARD ALL), or to skip that after an error: none is used any
+   * more, and each is closed, which does no harm to one that is gone.
+   */
   clear(): void {
-    this.#dropped = [];
+    for (const { name, confirmed } of this.#names.values()) if (confirmed) this.#dropped.push(name);
     this.#names.clear();
     this.#newest = undefined;
     this.#newestPrepared = undefined;

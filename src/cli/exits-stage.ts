@@ -14,6 +14,7 @@ import { ScratchServer } from '../embedded/scratch.ts';
 import type { Place } from '../wall/exits/exit.ts';
 import type { SideLoad } from '../wall/exits/side-loads.ts';
 import type { Target } from '../wall/load/generator-messages.ts';
+import { MeasureError } from '../wall/server/measured-server.ts';
 import { countersWorkload, eventsWorkload, type Workload, withSchema } from '../wall/workload/workload.ts';
 import { type Router, startRouter } from './router.ts';
 
@@ -27,8 +28,8 @@ const COUNTERS = 20_000;
 const REPLICA_MODEL_SHARE = 0.3;
 /** Of a core: eight primaries, a router and the generator then stay below two cores. */
 const PRIMARY_MODEL_SHARE = 0.05;
-/** Of a core: what all settings together are tried with, and twice that. */
-const COMBINED_MODEL_SHARE = 0.5;
+/** Of a core: what more CPU, and all settings together, are tried with, and twice that. */
+const DOUBLED_MODEL_SHARE = 0.5;
 const PRIMARY_COUNTS = [2, 4, 8];
 
 const SETTINGS: Readonly<Record<string, string>> = {
@@ -124,8 +125,8 @@ export async function durabilityStage(stage: Stage, options: StageOptions): Prom
     ...{ id: 'all_combined', place: controller === undefined ? 'scratch server' : 'scale model' },
     ...{ without: load(plain), with: load(minimal, { synchronous_commit: 'off' }) },
     prepare: async () => {
-      quotas.plain?.set(COMBINED_MODEL_SHARE);
-      quotas.minimal?.set(2 * COMBINED_MODEL_SHARE);
+      quotas.plain?.set(DOUBLED_MODEL_SHARE);
+      quotas.minimal?.set(2 * DOUBLED_MODEL_SHARE);
       await setSystem(plain, { fsync: 'on', full_page_writes: 'on' });
       await setSystem(minimal, { fsync: 'off', full_page_writes: 'off' });
     },
@@ -182,11 +183,11 @@ export async function cpuStage(
   const workload = eventsWorkload();
   const server = await stage.scratch();
   await createTables(server, workload);
-  const quota = stage.cap(server, controller, REPLICA_MODEL_SHARE);
+  const quota = stage.cap(server, controller, DOUBLED_MODEL_SHARE);
   const load: SideLoad = { targets: [targetOf(server)], workload, schema: '', clients };
   stage.plans.push({
     ...{ id: 'more_cpu', place: 'scale model', without: load, with: load },
-    prepare: async (side) => quota.set(REPLICA_MODEL_SHARE * (side === 'with' ? 2 : 1)),
+    prepare: async (side) => quota.set(DOUBLED_MODEL_SHARE * (side === 'with' ? 2 : 1)),
   });
 }
 
@@ -209,7 +210,9 @@ export async function primariesStage(
   const one = await over(1);
   for (const count of counts) {
     stage.plans.push({
-      ...{ id: `primaries_${count}`, place: 'scale model', without: one, with: await over(count) },
+      ...{ id: `primaries_${count}`, place: 'scale model', with: await over(count) },
+      // As many clients on both sides: with more of them batches are larger, and would be a gain of their own.
+      without: { ...one, clients: clients * count },
     });
   }
   for (const server of servers) stage.cap(server, controller, PRIMARY_MODEL_SHARE);
@@ -281,7 +284,8 @@ async function setSystem(server: ScratchServer, settings: Readonly<Record<string
       await client.query('SELECT pg_reload_conf()');
       const deadline = performance.now() + SETTLE_TIMEOUT_MS;
       while ((await show(client, name)) !== value) {
-        if (performance.now() > deadline) throw new Error(`the server did not take ${name} = ${value}`);
+        if (performance.now() > deadline)
+          throw new MeasureError(`the server did not take ${name} = ${value}`);
         await new Promise((resolve) => setTimeout(resolve, SETTLE_POLL_MS));
       }
     }

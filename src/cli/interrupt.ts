@@ -27,9 +27,12 @@ export function listenForInterrupt(): Interrupt {
     }
   };
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, request);
-  // Nobody reads any more (`postern up | head`): the same as a closed terminal.
-  process.stdout.on('error', request);
-  process.stderr.on('error', request);
+  // Nobody reads any more (`postern up | head`): the same as a closed terminal, however often it is noticed.
+  const unread = (): void => {
+    if (!first.signal.aborted) request();
+  };
+  process.stdout.on('error', unread);
+  process.stderr.on('error', unread);
   return { signal: first.signal, urgent: second.signal };
 }
 

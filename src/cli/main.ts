@@ -14,7 +14,7 @@ const STATUS_USAGE = 2;
 
 function program(): Command {
   const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
-  const command = new Command('postern')
+  const command: Command = new Command('postern')
     .description(
       'Finds the write ceiling of a PostgreSQL primary, says what causes it, and takes an application past it table by table.',
     )
@@ -22,7 +22,7 @@ function program(): Command {
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(usageLine(text)) })
+    .configureOutput({ outputError: (text, write) => write(usageLine(text, command)) })
     .addHelpText(
       'after',
       [
@@ -42,11 +42,24 @@ function program(): Command {
 }
 
 /** commander's complaint, hint included, as one line. */
-function usageLine(text: string): string {
+function usageLine(text: string, program: Command): string {
   return `postern: ${text
     .replace(/^error: /, '')
     .trim()
-    .replace(/\s*\n\s*/g, ' ')} (try "postern --help")\n`;
+    .replace(/\s*\n\s*/g, ' ')} (try "${namedCommand(program)} --help")\n`;
+}
+
+/** As far as the command line names one. */
+function namedCommand(program: Command): string {
+  let named = program;
+  let words = program.name();
+  for (const word of process.argv.slice(2)) {
+    const next = named.commands.find((each) => each.name() === word);
+    if (next === undefined) break;
+    named = next;
+    words += ` ${word}`;
+  }
+  return words;
 }
 
 async function main(): Promise<void> {

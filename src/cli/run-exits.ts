@@ -8,10 +8,13 @@ import { describeDsn, parseDsn } from '../pg/dsn.ts';
 import { descriptionOf, EXIT_IDS, type ExitOutcome, type ExitsReport } from '../wall/exits/exit.ts';
 import { EXITS_HEADER, exitLine, exitsHtml, exitsJson, exitsSummary } from '../wall/exits/exits-page.ts';
 import { measurePairs } from '../wall/exits/pairs.ts';
-import { type Pace, type SideLoad, SideLoads } from '../wall/exits/side-loads.ts';
+import { EmptyWindow, type Pace, type SideLoad, SideLoads } from '../wall/exits/side-loads.ts';
 import { LoadError } from '../wall/load/generator.ts';
 import type { Target } from '../wall/load/generator-messages.ts';
+import { refuseTraffic } from '../wall/measure/traffic.ts';
+import { durability } from '../wall/report/facts.ts';
 import { MeasuredServer, MeasureError } from '../wall/server/measured-server.ts';
+import { ProbeConnection } from '../wall/server/probe-connection.ts';
 import { eventsWorkload } from '../wall/workload/workload.ts';
 import {
   cpuStage,
@@ -24,17 +27,23 @@ import {
 import { failureText } from './failure-text.ts';
 import type { FrontOptions } from './front.ts';
 import { listenForInterrupt } from './interrupt.ts';
+import { checkWritable } from './output-files.ts';
 import { startFront } from './run-front.ts';
 import type { ExitsArguments } from './wall-exits.ts';
 
 const PACE: Pace = { warmupMs: 500, windowMs: 2_500, rounds: 3 };
 const QUICK_PACE: Pace = { warmupMs: 250, windowMs: 1_000, rounds: 2 };
 const FLUSH_PACE: Pace = { warmupMs: 200, windowMs: 700, rounds: 1 };
+/** Some servers are capped to a small share of a core, and a login costs them milliseconds. */
+const WARM_UP_MAX_MS = 15_000;
 const COMMIT_DELAY_MAX_US = 10_000;
 const STATUS_FAILED = 1;
 const STATUS_INTERRUPTED = 130;
 const INSUFFICIENT_PRIVILEGE = '42501';
 const ERASE_LINE = '\r\x1b[2K';
+
+/** What the scale model is for. */
+const MODELLED = EXIT_IDS.filter((id) => /^(replicas_|reads_on|more_cpu|all_combined|primaries_)/.test(id));
 
 interface Run {
   readonly options: ExitsArguments;
@@ -48,7 +57,9 @@ interface Run {
 }
 
 export async function runExits(dsn: string | undefined, options: ExitsArguments): Promise<number> {
-  const { signal } = listenForInterrupt();
+  const { signal, urgent } = listenForInterrupt();
+  // Who asks a second time is not made to wait: what runs here ends by itself when this process is gone.
+  urgent.addEventListener('abort', () => process.exit(STATUS_INTERRUPTED));
   const run: Run = {
     ...{ options, dsn, signal, loads: new SideLoads(), outcomes: [], notes: [] },
     wanted: new Set(options.only ?? EXIT_IDS),
@@ -56,7 +67,7 @@ export async function runExits(dsn: string | undefined, options: ExitsArguments)
   };
   const startedAt = new Date().toISOString();
   try {
-    process.stdout.write(`${EXITS_HEADER}\n`);
+    checkWritable([options.json, options.html]);
     await runStages(run);
     const report: ExitsReport = {
       target: dsn === undefined ? undefined : describeDsn(parseDsn(dsn, process.env)),
@@ -84,11 +95,12 @@ export async function runExits(dsn: string | undefined, options: ExitsArguments)
 async function runStages(run: Run): Promise<void> {
   const found = findCpuController();
   const controller = 'directory' in found ? found.directory : undefined;
-  run.notes.push(
-    'missing' in found
-      ? `Servers could not be capped to a share of a core (${found.missing}): replicas shared this machine with their primary.`
-      : 'In the scale model each server is capped to the same small share of this machine; ratios hold, single figures do not.',
-  );
+  if (MODELLED.some((id) => run.wanted.has(id)))
+    run.notes.push(
+      'missing' in found
+        ? `Servers could not be capped to a share of a core (${found.missing}): replicas shared this machine with their primary.`
+        : 'In the scale model each server is capped to the same small share of this machine. Its ratios count, its single figures do not; and since each pause costs a capped server a little, a larger cap gains somewhat more than its share.',
+    );
   const options = { clients: run.options.clients, controller, wanted: run.wanted };
   await givenServer(run);
   await onStage(run, ['full_page_writes_off', 'fsync_off', 'wal_minimal', 'all_combined'], (stage) =>
@@ -155,6 +167,9 @@ async function measureSessions(
   options: { stage: Stage; server: MeasuredServer; dsn: string },
 ): Promise<void> {
   const { stage, server, dsn } = options;
+  if (run.dsn !== undefined && run.options.iKnow !== true) await refuseOtherTraffic(server, run.signal);
+  const facts = await server.facts();
+  run.notes.push(`The server was PostgreSQL ${facts.version ?? 'unknown'}: ${durability(facts.settings)}.`);
   const workload = eventsWorkload();
   const schema = await server.makeSchema(workload, run.signal);
   const clients = Math.min(run.options.clients, (await server.freeConnections()) ?? run.options.clients);
@@ -194,6 +209,15 @@ async function measureSessions(
   }
 }
 
+async function refuseOtherTraffic(server: MeasuredServer, signal: AbortSignal): Promise<void> {
+  const probe = await ProbeConnection.open(server.target);
+  try {
+    await refuseTraffic(server, probe, signal);
+  } finally {
+    await probe.end();
+  }
+}
+
 const FRONT_OPTIONS: FrontOptions = {
   connections: undefined,
   host: '127.0.0.1',
@@ -213,14 +237,10 @@ async function halfFlushUs(run: Run, durable: SideLoad, asynchronous: SideLoad):
 async function measure(run: Run, plan: ExitPlan): Promise<void> {
   const { title } = descriptionOf(plan.id);
   let windows = 0;
-  const warmup: Pace = { ...run.pace, windowMs: run.pace.windowMs / 2 };
   try {
-    // Thrown away: the first load of a side meets code that isn't compiled yet, and plans that aren't made.
     for (const side of ['without', 'with'] as const) {
       live(`${title}: warming up …`);
-      run.signal.throwIfAborted();
-      await plan.prepare?.(side);
-      await run.loads.measure(plan[side], warmup, run.signal);
+      await warmUp(run, plan, side);
     }
     const pairs = await measurePairs({
       rounds: run.pace.rounds,
@@ -234,14 +254,33 @@ async function measure(run: Run, plan: ExitPlan): Promise<void> {
     });
     tell(run, { id: plan.id, place: plan.place, pairs });
   } catch (error) {
-    if (!(error instanceof LoadError) || error.serverError?.sqlState !== INSUFFICIENT_PRIVILEGE) throw error;
+    const mayNot = error instanceof LoadError && error.serverError?.sqlState === INSUFFICIENT_PRIVILEGE;
+    // One exit that can't be measured is no reason to lose the others.
+    if (!mayNot && !(error instanceof EmptyWindow)) throw error;
     tell(run, { id: plan.id, skipped: error.message });
   }
 }
 
+/** Thrown away: the first load of a side meets code that isn't compiled yet, plans that aren't made, and a server that is slow to take so many clients. */
+async function warmUp(run: Run, plan: ExitPlan, side: 'without' | 'with'): Promise<void> {
+  const pace: Pace = { ...run.pace, windowMs: run.pace.windowMs / 2 };
+  const deadline = performance.now() + WARM_UP_MAX_MS;
+  await plan.prepare?.(side);
+  for (;;) {
+    run.signal.throwIfAborted();
+    try {
+      await run.loads.measure(plan[side], pace, run.signal);
+      return;
+    } catch (error) {
+      if (!(error instanceof EmptyWindow) || performance.now() > deadline) throw error;
+    }
+  }
+}
+
 function tell(run: Run, outcome: ExitOutcome): void {
-  run.outcomes.push(outcome);
   live('');
+  if (run.outcomes.length === 0) process.stdout.write(`${EXITS_HEADER}\n`);
+  run.outcomes.push(outcome);
   process.stdout.write(`${exitLine(outcome)}\n`);
 }
 

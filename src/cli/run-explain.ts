@@ -9,6 +9,8 @@ import { MeasureError } from '../wall/server/measured-server.ts';
 import { workloadByName } from '../wall/workload/built-in-workloads.ts';
 import { type Workload, workloadFromScript } from '../wall/workload/workload.ts';
 import { failureText } from './failure-text.ts';
+import { listenForInterrupt } from './interrupt.ts';
+import { checkWritable } from './output-files.ts';
 import type { ExplainArguments } from './wall-explain.ts';
 
 const STATUS_FAILED = 1;
@@ -16,15 +18,12 @@ const STATUS_INTERRUPTED = 130;
 
 /** Gives the exit status. */
 export async function runExplain(dsn: string, options: ExplainArguments): Promise<number> {
-  const interruption = new AbortController();
-  const onSignal = (): void => {
-    // Who asks a second time is not made to wait for the cleaning.
-    if (interruption.signal.aborted) process.exit(STATUS_INTERRUPTED);
-    interruption.abort();
-  };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  const { signal, urgent } = listenForInterrupt();
+  // Who asks a second time is not made to wait for the cleaning.
+  urgent.addEventListener('abort', () => process.exit(STATUS_INTERRUPTED));
   const progress = new ProgressLine(process.stderr.isTTY === true);
   try {
+    checkWritable([options.json]);
     const explanation = await explainWall({
       dsn,
       environment: process.env,
@@ -35,7 +34,7 @@ export async function runExplain(dsn: string, options: ExplainArguments): Promis
       ...(options.clients === undefined ? {} : { clients: options.clients }),
       ...(options.link === undefined ? {} : { linkBitsPerSecond: options.link }),
       ...(options.nodeExporter === undefined ? {} : { nodeExporterUrl: options.nodeExporter }),
-      signal: interruption.signal,
+      signal,
       onProgress: (event) => progress.tell(event),
     });
     progress.end();
@@ -45,14 +44,12 @@ export async function runExplain(dsn: string, options: ExplainArguments): Promis
   } catch (error) {
     progress.end();
     // An interruption that could not clean up comes as a MeasureError, and says so.
-    if (interruption.signal.aborted && !(error instanceof MeasureError)) {
+    if (signal.aborted && !(error instanceof MeasureError)) {
       process.stderr.write('postern: interrupted; nothing of it is left on the server\n');
       return STATUS_INTERRUPTED;
     }
     process.stderr.write(`${failureText(error)}\n`);
-    return interruption.signal.aborted ? STATUS_INTERRUPTED : STATUS_FAILED;
-  } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+    return signal.aborted ? STATUS_INTERRUPTED : STATUS_FAILED;
   }
 }
 

@@ -21,6 +21,8 @@ import { MeasureError } from '../wall/server/measured-server.ts';
 import { workloadByName } from '../wall/workload/built-in-workloads.ts';
 import { type Workload, workloadFromScript } from '../wall/workload/workload.ts';
 import { failureText } from './failure-text.ts';
+import { listenForInterrupt } from './interrupt.ts';
+import { checkWritable } from './output-files.ts';
 import type { MeasureArguments } from './wall-measure.ts';
 
 const STATUS_FAILED = 1;
@@ -29,24 +31,19 @@ const STATUS_INTERRUPTED = 130;
 
 /** Gives the exit status. */
 export async function runMeasure(dsn: string, options: MeasureArguments): Promise<number> {
-  const interruption = new AbortController();
-  const onSignal = (): void => {
-    // Who asks a second time is not made to wait for the cleaning.
-    if (interruption.signal.aborted) process.exit(STATUS_INTERRUPTED);
-    interruption.abort();
-  };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  const { signal, urgent } = listenForInterrupt();
+  // Who asks a second time is not made to wait for the cleaning.
+  urgent.addEventListener('abort', () => process.exit(STATUS_INTERRUPTED));
   const table = new WallTable({
     write: (text) => process.stdout.write(text),
     isTerminal: process.stdout.isTTY === true,
   });
   try {
-    return await measureAndReport(dsn, { options, table, signal: interruption.signal });
+    checkWritable([options.json, options.csv, options.html]);
+    return await measureAndReport(dsn, { options, table, signal });
   } catch (error) {
     table.end();
-    return fail(error, interruption.signal);
-  } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+    return fail(error, signal);
   }
 }
 
@@ -157,8 +154,8 @@ function report(
 
 /** Judged by the estimate, whose interval is printed: of the wall, of "at least", or the rate that keeps the objective. */
 function statusOf(result: SweepResult, failBelow: number | undefined): number {
-  if (failBelow === undefined) return result.wall?.kind === 'void' ? STATUS_FAILED : 0;
   const { wall, slo, best } = result;
+  if (failBelow === undefined) return best === undefined || wall?.kind === 'void' ? STATUS_FAILED : 0;
   const figure =
     slo !== undefined
       ? (slo.rate ?? 0)

@@ -4,6 +4,7 @@
  */
 import { appendFileSync, readFileSync } from 'node:fs';
 import { parseDsn } from '../pg/dsn.ts';
+import { type MeasuredWall, wallOfReport } from '../wall/watch/measured-wall.ts';
 import { historyLine, parseHistory, RateHistory } from '../wall/watch/rate-history.ts';
 import {
   afterGap,
@@ -14,25 +15,41 @@ import {
   type WatchState,
 } from '../wall/watch/symptoms.ts';
 import { WatchMetrics } from '../wall/watch/watch-metrics.ts';
-import {
-  costText,
-  type Distance,
-  distanceText,
-  readingBlock,
-  verdictText,
-} from '../wall/watch/watch-text.ts';
+import { costText, type Distance, loadText, readingBlock, verdictText } from '../wall/watch/watch-text.ts';
 import { WatchedServer } from '../wall/watch/watched-server.ts';
 import { failureText } from './failure-text.ts';
 import { aborted, listenForInterrupt } from './interrupt.ts';
 import type { WatchArguments } from './wall-watch.ts';
+
+/** The arguments, with the wall read out of its file. */
+export interface WatchOptions extends Omit<WatchArguments, 'wall'> {
+  readonly wall: MeasuredWall | undefined;
+}
 
 const STATUS_FAILED = 1;
 const STATUS_SYMPTOM = 3;
 const STATUS_WALL = 4;
 const STATUS_INTERRUPTED = 130;
 const WEBHOOK_TIMEOUT_MS = 5_000;
+/** How often a log has a line when nothing changes. */
+const LOG_LINE_MS = 60_000;
 
-export async function runWatch(dsn: string, options: WatchArguments): Promise<number> {
+/** What --wall names: a rate, or a file that `postern wall measure --json` wrote. `wrong`: a sentence for the user. */
+export function wallOf(given: number | string | undefined): MeasuredWall | { wrong: string } | undefined {
+  if (given === undefined) return undefined;
+  if (typeof given === 'number') return { rate: given, isLowerBound: false };
+  let document: unknown;
+  try {
+    document = JSON.parse(readFileSync(given, 'utf8'));
+  } catch (error) {
+    const reason = error instanceof SyntaxError ? 'it is no JSON' : (error as Error).message;
+    return { wrong: `--wall is neither a number nor a file that can be read: ${reason}` };
+  }
+  const found = wallOfReport(document);
+  return 'wrong' in found ? { wrong: `--wall: ${given} ${found.wrong}` } : found;
+}
+
+export async function runWatch(dsn: string, options: WatchOptions): Promise<number> {
   const { signal } = listenForInterrupt();
   const metrics = options.metrics === undefined ? undefined : new WatchMetrics();
   const server = { current: undefined as WatchedServer | undefined };
@@ -54,7 +71,7 @@ export async function runWatch(dsn: string, options: WatchArguments): Promise<nu
 
 class Watch {
   private readonly dsn: string;
-  private readonly options: WatchArguments;
+  private readonly options: WatchOptions;
   private readonly metrics: WatchMetrics | undefined;
   private readonly server: { current: WatchedServer | undefined };
   private readonly history: RateHistory;
@@ -63,12 +80,13 @@ class Watch {
   private looks = 0;
   private blockLines = 0;
   private lastVerdict: string | undefined;
+  private toldAtMs = 0;
   private webhookFailed = false;
   private readonly posts = new Set<Promise<void>>();
 
   constructor(parts: {
     dsn: string;
-    options: WatchArguments;
+    options: WatchOptions;
     metrics: WatchMetrics | undefined;
     server: { current: WatchedServer | undefined };
   }) {
@@ -149,9 +167,16 @@ class Watch {
       distance: distance?.share,
       lookSeconds: cost.milliseconds / 1000 / Math.max(1, this.looks),
     });
-    const present = SYMPTOM_NAMES.filter((name) => reading.symptoms[name].present).join(' ');
-    this.tellChange(`${reading.verdict} ${present}`, verdictText(reading), { reading, distance });
-    if (!process.stdout.isTTY) return;
+    // The first look has no rates: what it would say is said a look later.
+    if (reading.verdict !== 'calm' || reading.writesPerSecond !== undefined) {
+      const present = SYMPTOM_NAMES.filter((name) => reading.symptoms[name].present).join(' ');
+      this.tellChange(`${reading.verdict} ${present}`, verdictText(reading), { reading, distance });
+    }
+    if (!process.stdout.isTTY) {
+      if (performance.now() - this.toldAtMs >= LOG_LINE_MS)
+        this.tell(new Date().toISOString(), verdictText(reading), { reading, distance });
+      return;
+    }
     const lines = readingBlock({ reading, distance, cost, looks: this.looks, startedMs: this.startedMs });
     this.eraseBlock();
     process.stdout.write(`${lines.join('\n')}\n`);
@@ -169,8 +194,8 @@ class Watch {
     if (wall === undefined) return undefined;
     return {
       wall,
-      share: writesPerSecond === undefined ? undefined : writesPerSecond / wall,
-      arrival: this.history.arrival(wall, nowMs),
+      share: writesPerSecond === undefined ? undefined : writesPerSecond / wall.rate,
+      arrival: this.history.arrival(wall.rate, nowMs),
     };
   }
 
@@ -183,8 +208,7 @@ class Watch {
     if (verdict === this.lastVerdict) return;
     this.lastVerdict = verdict;
     const time = new Date().toISOString();
-    const distance = details?.distance === undefined ? '' : ` ${capital(distanceText(details.distance))}.`;
-    this.line(`${time}  ${text}${distance}`);
+    this.tell(time, text, details);
     if (details !== undefined) {
       for (const name of SYMPTOM_NAMES) {
         const symptom = details.reading.symptoms[name];
@@ -203,6 +227,16 @@ class Watch {
       this.posts.delete(posted),
     );
     this.posts.add(posted);
+  }
+
+  private tell(
+    time: string,
+    text: string,
+    details: { reading: Reading; distance: Distance | undefined } | undefined,
+  ): void {
+    const load = details === undefined ? '' : ` ${capital(loadText(details.reading, details.distance))}.`;
+    this.line(`${time}  ${text}${load}`);
+    this.toldAtMs = performance.now();
   }
 
   /** A webhook that can't be reached is told once; it never ends the watch. */

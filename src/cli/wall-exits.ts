@@ -11,6 +11,7 @@ export interface ExitsArguments {
   readonly quick?: boolean;
   readonly json?: string;
   readonly html?: string;
+  readonly iKnow?: boolean;
 }
 
 export function registerWallExits(wall: Command): void {
@@ -26,6 +27,7 @@ export function registerWallExits(wall: Command): void {
     .option('--quick', 'short windows: wider intervals')
     .option('--json <file>', 'write the figures as JSON')
     .option('--html <file>', 'write the table as one HTML file')
+    .option('--i-know', 'go on although the given server has other traffic on it')
     .addHelpText(
       'after',
       [
@@ -33,6 +35,8 @@ export function registerWallExits(wall: Command): void {
         'On the given server it works in a schema of its own, postern_wall, sets nothing but settings of its own sessions,',
         'and drops the schema at the end, after Ctrl-C too. What must not be tried there (fsync off, replicas, quotas) runs',
         'on scratch servers of this machine, and says so.',
+        'All of it takes some ten minutes, or four with --quick.',
+        'Exit status: 0 measured, 1 failed, 2 wrong command line, 130 interrupted.',
       ].join('\n'),
     )
     .action(async (dsn: string | undefined, options: ExitsArguments) => {

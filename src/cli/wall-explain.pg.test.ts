@@ -44,7 +44,7 @@ describe('postern wall explain', () => {
       .ended;
     expect([status, err]).toEqual([0, '']);
     expect(out).toMatch(/^[A-Z].*\.\nConfidence: (low|medium|high)\.\n/);
-    for (const ceiling of ['WAL flush', 'WAL writing', 'CPU', 'network'])
+    for (const ceiling of ['WAL fsync', 'WAL insertion and writing', 'CPU', 'network to replicas'])
       expect(out).toContain(`  ${ceiling} `);
     expect(out).toContain('synchronous_commit = off: ×');
     const explanation = explanationSchema.parse(JSON.parse(readFileSync(json, 'utf8')));

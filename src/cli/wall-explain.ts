@@ -1,10 +1,8 @@
 /** `postern wall explain`: its options. What it does is in run-explain.ts, loaded only then. */
-import { readFileSync } from 'node:fs';
-import { type Command, InvalidArgumentError } from 'commander';
-import { parseLinkSpeed } from '../wall/model/link-speed.ts';
+import type { Command } from 'commander';
 import { WORKLOAD_NAMES } from '../wall/workload/built-in-workloads.ts';
+import { linkSpeed, PROTOCOLS, protocolName, scriptFile, wholeUpTo, workloadName } from './option-values.ts';
 
-const PROTOCOLS = ['simple', 'extended', 'prepared'] as const;
 const CLIENTS_MAX = 10_000;
 const SCALE_MAX = 10_000;
 
@@ -55,36 +53,4 @@ export function registerWallExplain(wall: Command): void {
       const { runExplain } = await import('./run-explain.ts');
       process.exitCode = await runExplain(dsn, options);
     });
-}
-
-function wholeUpTo(max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (/^\d+$/.test(text) && value >= 1 && value <= max) return value;
-    throw new InvalidArgumentError(`It must be a whole number from 1 to ${max}.`);
-  };
-}
-
-function protocolName(text: string): string {
-  if (PROTOCOLS.some((name) => name === text)) return text;
-  throw new InvalidArgumentError(`It must be one of ${PROTOCOLS.join(', ')}.`);
-}
-
-function workloadName(text: string): string {
-  if (WORKLOAD_NAMES.includes(text)) return text;
-  throw new InvalidArgumentError(`It must be one of ${WORKLOAD_NAMES.join(', ')}.`);
-}
-
-function scriptFile(path: string): { text: string; name: string } {
-  try {
-    return { text: readFileSync(path, 'utf8'), name: path };
-  } catch (error) {
-    throw new InvalidArgumentError(`The file can't be read: ${(error as Error).message}.`);
-  }
-}
-
-function linkSpeed(text: string): number {
-  const speed = parseLinkSpeed(text);
-  if (speed !== undefined) return speed;
-  throw new InvalidArgumentError('It must be a speed, as 1gbps or 100mbps.');
 }

@@ -1,11 +1,9 @@
 /** `postern wall measure`: its options. What it does is in run-measure.ts, loaded only then. */
-import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError } from 'commander';
-import { PosternError } from '../base/errors.ts';
-import { parseSlo, type Slo } from '../wall/measure/slo.ts';
+import type { Slo } from '../wall/measure/slo.ts';
 import { WORKLOAD_NAMES } from '../wall/workload/built-in-workloads.ts';
+import { objective, PROTOCOLS, protocolName, scriptFile, wholeUpTo, workloadName } from './option-values.ts';
 
-const PROTOCOLS = ['simple', 'extended', 'prepared'] as const;
 const CLIENTS_MAX = 10_000;
 const SCALE_MAX = 10_000;
 const SECONDS_MAX = 3_600;
@@ -103,39 +101,4 @@ function numberUpTo(max: number): (text: string) => number {
     if (text.trim() !== '' && value > 0 && value <= max) return value;
     throw new InvalidArgumentError(`It must be a number above 0, up to ${max}.`);
   };
-}
-
-function wholeUpTo(max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (/^\d+$/.test(text) && value >= 1 && value <= max) return value;
-    throw new InvalidArgumentError(`It must be a whole number from 1 to ${max}.`);
-  };
-}
-
-function protocolName(text: string): string {
-  if (PROTOCOLS.some((name) => name === text)) return text;
-  throw new InvalidArgumentError(`It must be one of ${PROTOCOLS.join(', ')}.`);
-}
-
-function workloadName(text: string): string {
-  if (WORKLOAD_NAMES.includes(text)) return text;
-  throw new InvalidArgumentError(`It must be one of ${WORKLOAD_NAMES.join(', ')}.`);
-}
-
-function scriptFile(path: string): { text: string; name: string } {
-  try {
-    return { text: readFileSync(path, 'utf8'), name: path };
-  } catch (error) {
-    throw new InvalidArgumentError(`The file can't be read: ${(error as Error).message}.`);
-  }
-}
-
-function objective(text: string): Slo {
-  try {
-    return parseSlo(text);
-  } catch (error) {
-    if (!(error instanceof PosternError)) throw error;
-    throw new InvalidArgumentError(`${error.message}. ${error.hint ?? ''}`);
-  }
 }

@@ -3,10 +3,11 @@
  * connects to nothing.
  */
 import { writeFileSync } from 'node:fs';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { EXAMPLE, type ModelInputs } from '../wall/model/ceilings.ts';
-import { parseLinkSpeed } from '../wall/model/link-speed.ts';
+import { linkSpeed } from './option-values.ts';
 
+const STATUS_FAILED = 1;
 const RATES_DEFAULT: readonly number[] = [3_000, 30_000, 300_000];
 
 interface ModelArguments {
@@ -43,14 +44,22 @@ export function registerWallModel(wall: Command): void {
     .option('--records <n>', 'WAL records a transaction', positive, EXAMPLE.walRecordsPerTransaction)
     .option('--cores <n>', 'cores of the primary', positive, EXAMPLE.cores)
     .option('--cpu-ms <ms>', 'CPU time of the server a transaction', positive, EXAMPLE.cpuMsPerTransaction)
-    .option('--link <speed>', 'the link to the replicas, as 1gbps', linkSpeed, EXAMPLE.linkBitsPerSecond)
+    .addOption(
+      new Option('--link <speed>', 'the link to the replicas')
+        .argParser(linkSpeed)
+        .default(EXAMPLE.linkBitsPerSecond, '1gbps'),
+    )
     .option('--record-bytes <n>', 'WAL bytes a transaction', positive, EXAMPLE.walBytesPerTransaction)
     .option('--overhead-bytes <n>', 'further bytes of it on the wire', notNegative, EXAMPLE.wireOverheadBytes)
     .option('--replicas <n>', 'replicas that stream from the primary', notNegative, EXAMPLE.replicas)
-    .option('--rates <list>', 'transactions a second to place', rateList, RATES_DEFAULT)
+    .addOption(
+      new Option('--rates <list>', 'transactions a second to place')
+        .argParser(rateList)
+        .default(RATES_DEFAULT, RATES_DEFAULT.join(',')),
+    )
     .option('--json <file>', 'write the figures as JSON')
     .option('--html <file>', 'write the chart as one HTML file')
-    .action(async (options: ModelArguments, command: Command) => {
+    .action(async (options: ModelArguments) => {
       const { modelHtml, modelJson, modelText } = await import('../wall/model/model-page.ts');
       const page = { inputs: inputsOf(options), rates: options.rates };
       process.stdout.write(modelText(page));
@@ -58,7 +67,8 @@ export function registerWallModel(wall: Command): void {
         if (options.json !== undefined) writeFileSync(options.json, modelJson(page));
         if (options.html !== undefined) writeFileSync(options.html, modelHtml(page));
       } catch (error) {
-        command.error(`postern: ${(error as Error).message}`);
+        process.stderr.write(`postern: ${(error as Error).message}\n`);
+        process.exitCode = STATUS_FAILED;
       }
     });
 }
@@ -88,12 +98,6 @@ function notNegative(text: string): number {
   const value = Number(text);
   if (text.trim() !== '' && Number.isFinite(value) && value >= 0) return value;
   throw new InvalidArgumentError('It must be a number, 0 or more.');
-}
-
-function linkSpeed(text: string): number {
-  const speed = parseLinkSpeed(text);
-  if (speed !== undefined) return speed;
-  throw new InvalidArgumentError('It must be a speed, as 1gbps or 100mbps.');
 }
 
 function rateList(text: string): number[] {

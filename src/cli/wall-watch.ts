@@ -1,8 +1,7 @@
 /** `postern wall watch`: its options. What it does is in run-watch.ts, loaded only then. */
-import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError } from 'commander';
-import { PosternError } from '../base/errors.ts';
-import { parseSlo, type Slo } from '../wall/measure/slo.ts';
+import type { Slo } from '../wall/measure/slo.ts';
+import { objective } from './option-values.ts';
 
 const SECONDS_MIN = 1;
 const SECONDS_MAX = 3_600;
@@ -15,8 +14,8 @@ export interface WatchArguments {
   readonly window: number;
   readonly sustain: number;
   readonly duration: number | undefined;
-  /** Writes a second. */
-  readonly wall: number | undefined;
+  /** Writes a second, or the file that holds them. */
+  readonly wall: number | string | undefined;
   readonly slo: Slo | undefined;
   readonly nodeExporter: string | undefined;
   readonly metrics: { readonly host: string; readonly port: number } | undefined;
@@ -33,7 +32,11 @@ export function registerWallWatch(wall: Command): void {
       'Watches a live primary, reading only and at most once a second: four symptoms of the wall, how far away it is, and when it will be reached.',
     )
     .argument('<dsn>', 'postgres://user:password@host:port/database, or host=… dbname=…')
-    .option('--wall <rate>', 'the measured wall: writes a second, or a JSON file of "wall measure"', wallRate)
+    .option(
+      '--wall <rate>',
+      'the measured wall: writes a second, or a JSON file of "wall measure"',
+      rateOrFile,
+    )
     .option('--slo <objective>', 'the service level objective, as p99=50ms', objective)
     .option('--interval <s>', 'between two looks', seconds(SECONDS_MIN, SECONDS_MAX), 1)
     .option('--window <s>', 'over which slopes are taken', seconds(10, 86_400), 60)
@@ -52,9 +55,11 @@ export function registerWallWatch(wall: Command): void {
       'after',
       '\nExit status: 0 ended as asked, 1 it could not watch, 3 and 4 by --alert, 130 by Ctrl-C.',
     )
-    .action(async (dsn: string, options: WatchArguments) => {
-      const { runWatch } = await import('./run-watch.ts');
-      process.exitCode = await runWatch(dsn, options);
+    .action(async (dsn: string, options: WatchArguments, command: Command) => {
+      const { runWatch, wallOf } = await import('./run-watch.ts');
+      const wall = wallOf(options.wall);
+      if (wall !== undefined && 'wrong' in wall) return command.error(`error: ${wall.wrong}`);
+      process.exitCode = await runWatch(dsn, { ...options, wall });
     });
 }
 
@@ -66,36 +71,11 @@ function seconds(least: number, most: number): (text: string) => number {
   };
 }
 
-/** The file's figure is what "wall measure --json" writes for the wall. */
-function wallRate(text: string): number {
-  const typed = Number(text);
-  if (typed > 0 && Number.isFinite(typed)) return typed;
-  let document: unknown;
-  try {
-    document = JSON.parse(readFileSync(text, 'utf8'));
-  } catch {
-    throw new InvalidArgumentError(
-      'It must be a number above 0, or a file that "wall measure --json" wrote.',
-    );
-  }
-  const found = wallOf(document);
-  if (found !== undefined) return found;
-  throw new InvalidArgumentError('That file holds no wall.');
-}
-
-function wallOf(document: unknown): number | undefined {
-  const wall = (document as { wall?: { tps?: unknown } } | null)?.wall;
-  return typeof wall?.tps === 'number' && wall.tps > 0 ? wall.tps : undefined;
-}
-
-function objective(text: string): Slo {
-  try {
-    return parseSlo(text);
-  } catch (error) {
-    if (error instanceof PosternError)
-      throw new InvalidArgumentError(`${error.message}. ${error.hint ?? ''}`);
-    throw error;
-  }
+function rateOrFile(text: string): number | string {
+  const rate = Number(text);
+  if (text.trim() === '' || Number.isNaN(rate)) return text;
+  if (rate > 0 && Number.isFinite(rate)) return rate;
+  throw new InvalidArgumentError('It must be a number above 0, or a file that "wall measure --json" wrote.');
 }
 
 function address(text: string): { host: string; port: number } {

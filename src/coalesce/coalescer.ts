@@ -38,7 +38,7 @@ export class Coalescer {
         kind,
         pool: this.#pools.get(nodeId)!,
         user,
-        settings: laneSettings(settings),
+        settings: laneSettings(settings, kind),
         onSlow: (statement) => this.#slow.set(statement, SLOW_RESTS),
       });
       this.#groups.set(key, group);
@@ -85,13 +85,22 @@ export class Coalescer {
   }
 }
 
+/**
+ * Members read one table each. Where several UPDATEs are one, which joins their values, a plan that was made while the table
+ * was small would read all of it when it has grown: the values have to be looked up one by one.
+ */
+const BATCH_PLANS: readonly (readonly [string, string])[] = [
+  ['enable_hashjoin', 'off'],
+  ['enable_mergejoin', 'off'],
+];
+
 /** The clients' settings with the lock_timeout and statement_timeout of a lane, unless theirs are shorter still. */
-function laneSettings(settings: Settings): Settings {
+function laneSettings(settings: Settings, kind: GroupKind): Settings {
   const bounds = {
     lock_timeout: BOUNDS.coalescingLockTimeoutMs,
     statement_timeout: BOUNDS.coalescingStatementTimeoutMs,
   };
-  const changes = new Map<string, string>();
+  const changes = new Map(kind === 'batch' ? BATCH_PLANS : []);
   for (const [name, boundMs] of Object.entries(bounds)) {
     const ownMs = milliseconds(settings.values.get(name) ?? '0');
     if (ownMs === 0 || ownMs > boundMs) changes.set(name, `${boundMs}ms`);

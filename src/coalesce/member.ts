@@ -36,13 +36,13 @@ export interface Member {
   readonly owner: MemberOwner;
   readonly statement: SharedStatement;
   readonly tail: BindTail;
-  /** It is one row of plain values: with others of the same statement it may become a multi-row INSERT. */
+  /** With others of the same statement it may become one statement for all (multi-row.ts). */
   readonly row: boolean;
   /** The client (or the simple protocol) wants the row description. */
   readonly describe: boolean;
   /** Members with the same one may touch the same row; −1: unknown or none. */
   readonly affinity: number;
-  /** It was in a multi-row INSERT that failed: it is sent by itself from now on. Written by its lane. */
+  /** It was in a statement for several that failed, or that did not touch its row: it is sent by itself from now on. Written by its lane. */
   single: boolean;
   /** The lane that it is on. Written by its lane. */
   lane: number;

@@ -1,15 +1,17 @@
 /**
- * Single-row INSERTs of one prepared statement as one multi-row INSERT: `VALUES ($1, $2), ($3, $4), …`. PostgreSQL starts and
- * ends one statement for all the rows then, which is most of what a row costs in a batch.
+ * Members of one prepared statement as one statement for all: PostgreSQL starts and ends one statement for all the rows then,
+ * which is most of what a row costs in a batch. UPDATEs by key: multi-row-update.ts.
  *
+ * Single-row INSERTs become one multi-row INSERT: `VALUES ($1, $2), ($3, $4), …`.
  * Only for rows of plain values (plan/write-facts.ts says so), without ON CONFLICT and RETURNING, so that each member's own
  * answer is `INSERT 0 1` and nothing else. An error doesn't tell whose row it was: the members then go again one by one.
  */
 import type { SharedStatement } from '../backend/prepared.ts';
 import { BYTE, closingParen, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
+import { isUpdate, MultiRowUpdate } from './multi-row-update.ts';
 
-/** Row counts that are prepared: few, so that they stay few on each backend. */
-const ROW_COUNTS = [64, 32, 16, 8, 4, 2] as const;
+/** Row counts that are prepared: few, so that they stay few on each backend; and so that mostly two make up a batch. */
+const ROW_COUNTS = [64, 48, 40, 32, 28, 24, 20, 16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2] as const;
 
 /** One parameter's place in the row's text, and which it is. */
 interface Piece {
@@ -18,7 +20,7 @@ interface Piece {
   readonly parameter: number;
 }
 
-export class MultiRowInsert {
+class MultiRowInsert {
   readonly #head: string;
   readonly #row: readonly Piece[];
   readonly #tail: string;
@@ -54,12 +56,6 @@ export class MultiRowInsert {
     this.#row = pieces;
   }
 
-  /** The most rows, up to `count`, that one statement takes; 1: none. */
-  static rowsFor(count: number): number {
-    for (const rows of ROW_COUNTS) if (rows <= count) return rows;
-    return 1;
-  }
-
   statement(rows: number): SharedStatement {
     let statement = this.#byRows.get(rows);
     if (!statement) {
@@ -84,27 +80,48 @@ export class MultiRowInsert {
   }
 }
 
-const known = new WeakMap<SharedStatement, MultiRowInsert | false>();
+/** The most rows, up to `count`, that one statement takes; 1: none. */
+export function rowsFor(count: number): number {
+  for (const rows of ROW_COUNTS) if (rows <= count) return rows;
+  return 1;
+}
+
+export type MultiRow = MultiRowInsert | MultiRowUpdate;
+
+const known = new WeakMap<SharedStatement, MultiRow | false>();
+/** Types of parameters, as a server has inferred them. */
+const inferredOids = new WeakMap<SharedStatement, readonly number[]>();
 
 /**
- * The multi-row form of a statement whose plan says `valuesOnly`, made once per statement; false: it has none after all.
- * The text may be that of a leaf, with other offsets than the client's own: its row is found again.
+ * The form for several rows of a statement whose plan says `valuesOnly` or `updatesByKey`, made once per statement; false: it
+ * has none after all. The text may be that of a leaf, with other offsets than the client's own: its row is found again.
  */
-export function multiRowOf(statement: SharedStatement, parameterCount: number): MultiRowInsert | false {
-  let found = known.get(statement);
-  if (found === undefined) {
-    const range = rowOf(statement.text);
-    found = range
-      ? new MultiRowInsert({
-          text: statement.text,
-          ...range,
-          parameterCount,
-          parameterOids: statement.parameterOids,
-        })
-      : false;
-    known.set(statement, found);
-  }
-  return found;
+export function multiRowOf(statement: SharedStatement, parameterCount: number): MultiRow | false {
+  const found = known.get(statement);
+  if (found !== undefined) return found;
+  if (needsTypes(statement, parameterCount)) return false;
+  const made = isUpdate(statement.text)
+    ? MultiRowUpdate.of(statement.text, inferredOids.get(statement) ?? statement.parameterOids)
+    : insertOf(statement, parameterCount);
+  known.set(statement, made);
+  return made;
+}
+
+/** Has a server to say (noteTypes) which types the parameters have, before it is known whether there is such a form? */
+export function needsTypes(statement: SharedStatement, parameterCount: number): boolean {
+  if (known.has(statement) || inferredOids.has(statement) || !isUpdate(statement.text)) return false;
+  const { parameterOids } = statement;
+  return parameterOids.length !== parameterCount || parameterOids.includes(0);
+}
+
+export function noteTypes(statement: SharedStatement, oids: readonly number[]): void {
+  inferredOids.set(statement, oids);
+}
+
+function insertOf(statement: SharedStatement, parameterCount: number): MultiRowInsert | false {
+  const { text, parameterOids } = statement;
+  const range = rowOf(text);
+  return range ? new MultiRowInsert({ text, ...range, parameterCount, parameterOids }) : false;
 }
 
 /** INSERT INTO name [AS alias] [(columns)] VALUES (row), and nothing behind it. */

@@ -38,7 +38,7 @@ export class PipelineLane extends Lane {
     this.run = run;
     this.usedSinceRest = true;
     this.#at = 0;
-    this.#canceled = connection.cancelsInFlight > 0;
+    this.#canceled = connection.cancelMayStrike;
     this.#clear();
     for (const member of run) {
       member.captureStart = -1;
@@ -90,8 +90,11 @@ export class PipelineLane extends Lane {
   onNotice(reader: FrameReader, _tag: unknown): void {
     if (this.#at >= this.run.length) return;
     this.#keep(reader.buffer, reader.start, reader.end);
-    // "canceling wait for synchronous replication due to user request" is a WARNING of this code; the commit then is local.
-    if (this.#canceled && readErrorFields(reader).get('C') === '01000')
+    if (!this.#canceled) return;
+    // "canceling wait for synchronous replication due to user request" is a WARNING of this code; the commit then is local. So
+    // may be what a trigger has to say, but not from there.
+    const fields = readErrorFields(reader);
+    if (fields.get('C') === '01000' && fields.get('R') === 'SyncRepWaitForLSN')
       this.#queue.headUnconfirmed(this.index);
   }
 
@@ -139,8 +142,11 @@ export class PipelineLane extends Lane {
   #keep(buffer: Buffer, start: number, end: number): void {
     const head = this.#head;
     if (head.captureStart < 0) head.captureStart = 0;
+    const before = this.capture.length;
     this.capture.append(buffer, start, end);
     head.captureEnd = this.capture.length;
-    if (this.capture.length > BOUNDS.coalescingCaptureBytesMax) this.#queue.headTooLarge(this.index);
+    // Once: each is a cancel request.
+    const max = BOUNDS.coalescingCaptureBytesMax;
+    if (before <= max && this.capture.length > max) this.#queue.headTooLarge(this.index);
   }
 }

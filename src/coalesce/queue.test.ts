@@ -67,6 +67,29 @@ describe('a lane', () => {
     expect(effects()).toEqual(['send 0: a b']);
   });
 
+  it('sends again who was not carried out, before those that came later, and answers the others', () => {
+    const { queue, submit, member, effects } = running();
+    submit('d');
+    queue.memberMissed(0, 0);
+    queue.memberMissed(0, 1);
+    queue.cancel(member('b'));
+    expect(effects()).toEqual(['cancel lane 0']);
+    queue.laneReady(0);
+    expect(effects()).toEqual(['canceled b', 'answer c', 'send 0: a d']);
+    queue.laneReady(0);
+    expect(effects()).toEqual(['answer a', 'answer d']);
+  });
+
+  it('that is undone forgets who was not carried out', () => {
+    const { queue, effects } = running();
+    queue.memberMissed(0, 0);
+    queue.memberFailed(0, 1);
+    queue.laneReady(0);
+    expect(effects()).toEqual(['alone b', 'send 0: a c']);
+    queue.laneReady(0);
+    expect(effects()).toEqual(['answer a', 'answer c']);
+  });
+
   it('that is idle beside a running one leaves few to wait for it, and takes more at once', () => {
     const { queue, submit, effects } = traced();
     queue.laneOpened(0);

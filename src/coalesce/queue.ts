@@ -51,8 +51,10 @@ interface Entry<M> {
   canceled: boolean;
   /** It leaves if its batch is undone, whoever's fault that is. */
   leaving: boolean;
-  /** How often its batch was undone through no fault of its own. */
+  /** How often its batch was undone, or it was left out of one, through no fault of its own. */
   undone: number;
+  /** Its batch has not carried it out, though nothing failed. */
+  missed: boolean;
 }
 
 /** A member whose batches were undone this often runs alone: it ends somehow, whatever the others do. */
@@ -124,7 +126,14 @@ export class CoalescingQueue<M extends object> {
   /** `affinity`: members with the same one go to the same lane; −1: any lane. */
   submit(member: M, affinity: number): void {
     assert(!this.#entries.has(member), 'a member is submitted once');
-    const entry = { member, arrival: this.#arrivals++, canceled: false, leaving: false, undone: 0 };
+    const entry = {
+      member,
+      arrival: this.#arrivals++,
+      canceled: false,
+      leaving: false,
+      undone: 0,
+      missed: false,
+    };
     this.#entries.set(member, entry);
     const lane = affinity < 0 ? undefined : this.#lanes[affinity % this.#lanes.length]!;
     if (lane && lane.state !== 'opening') lane.queue.push(entry);
@@ -190,6 +199,11 @@ export class CoalescingQueue<M extends object> {
     this.#effects.cancelLane(index);
   }
 
+  /** Member `at` was sent together with others as one statement, which found nothing to do for it: it goes again. */
+  memberMissed(index: number, at: number): void {
+    this.#lanes[index]!.batch[at]!.missed = true;
+  }
+
   /** The commit was cut short by a cancel: the transaction is committed here, and may be lost in a failover. */
   commitUnconfirmed(index: number): void {
     this.#lanes[index]!.unconfirmed = true;
@@ -209,7 +223,9 @@ export class CoalescingQueue<M extends object> {
     this.#noteOutcome(batch.length, failed, failedAt);
     if (failed) this.#takeApart(lane, batch, failedAt);
     else {
+      for (let i = batch.length - 1; i >= 0; i--) if (batch[i]!.missed) this.#again(lane, batch[i]!);
       for (const entry of batch) {
+        if (entry.missed) continue;
         this.#entries.delete(entry.member);
         if (unconfirmed && !entry.canceled) this.#effects.unknown(entry.member);
         else this.#effects.answer(entry.member);
@@ -289,6 +305,7 @@ export class CoalescingQueue<M extends object> {
     lane.state = 'running';
     lane.batch = batch;
     lane.unconfirmed = false;
+    for (const entry of batch) entry.missed = false;
     this.#effects.send(
       index,
       batch.map((entry) => entry.member),

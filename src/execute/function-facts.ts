@@ -3,17 +3,18 @@
  * advisory lock, make a temporary table, listen, prepare, or run text that the router can't see. A session that calls one
  * gets a backend of its own, so that nothing leaks to another client.
  *
- * The judgement reads the function's source on the home node. It errs on the side of "may": the cost of that is a
+ * The judgement reads the function's source on the home node, and of what it runs by EXECUTE the text (dynamic-statements.ts). It errs on the side of "may": the cost of that is a
  * backend, never a wrong answer. A function in C of an extension is trusted, as PostgreSQL trusts it.
  */
 
 import type { Rows } from '../backend/internal-query.ts';
 import { PosternError } from '../base/errors.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
+import { visibleSource } from './dynamic-statements.ts';
 
 /** Words of a body after which the session may differ. `set` alone is not one of them: every UPDATE has it. */
 const LEAVES_STATE =
-  /\bset_config\b|\bset\s+(session|time\s+zone|role|names|local)\b|(^|;|>>|\bbegin\b|\bthen\b|\belse\b|\bloop\b)\s*(set|reset|discard|listen|unlisten|load|prepare|deallocate)\s|\bexecute\b|\btemp(orary)?\b|\bpg_temp|advisory_lock|\bdblink|\bsetseed\b|\bcurrval\b|\blastval\b|_to_xml|\bts_(stat|rewrite)\b|\breplication_origin_|\bwith\s+hold\b/i;
+  /\bset_config\b|\bset\s+(session|time\s+zone|role|names|local)\b|(^|;|>>|\bbegin\b|\bthen\b|\belse\b|\bloop\b)\s*(set|reset|discard|listen|unlisten|load|prepare|deallocate)\s|\bexecute\b|\btemp(orary)?\b|\bpg_temp|advisory_lock|\bdblink|\bsetseed\b|\bcurrval\b|\blastval\b|_to_xml|\bts_(stat|rewrite)\b|\breplication_origin_|\bwith\s+hold\b|\bupdate\s+(only\s+)?(pg_catalog\s*\.\s*)?pg_settings\b/i;
 
 /**
  * What ends with its transaction, and means nothing to the router: set_config('a.b', …, true) and SET LOCAL a.b = …, of a
@@ -40,11 +41,18 @@ interface Fact {
   readonly freshUntilMs: number;
 }
 
+/** What a function must not name, see stateful-relations.ts. */
+export interface LeavingNames {
+  readonly names: ReadonlySet<string>;
+  /** There are relations among them. */
+  readonly anyRelation: boolean;
+}
+
 export class FunctionFacts {
   readonly #ask: (text: string) => Promise<Rows>;
   readonly #now: () => number;
   #known = new Map<string, Fact>();
-  #namesThatLeaveState: ReadonlySet<string> = new Set();
+  #leaving: LeavingNames = { names: new Set(), anyRelation: false };
 
   /**
    * @param ask runs a query on the home node and gives its rows
@@ -61,10 +69,11 @@ export class FunctionFacts {
   }
 
   /** Relations that lead to a function which may leave state behind: one that names them does so too. */
-  set namesThatLeaveState(names: ReadonlySet<string>) {
-    const before = this.#namesThatLeaveState;
-    if (names.size === before.size && [...names].every((name) => before.has(name))) return;
-    this.#namesThatLeaveState = names;
+  set namesThatLeaveState(leaving: LeavingNames) {
+    const { names, anyRelation } = this.#leaving;
+    const same = leaving.names.size === names.size && [...leaving.names].every((name) => names.has(name));
+    if (same && leaving.anyRelation === anyRelation) return;
+    this.#leaving = leaving;
     this.invalidate();
   }
 
@@ -117,6 +126,7 @@ export class FunctionFacts {
     );
     const users = new Set(rows.filter((row) => row[1] === 'source').map((row) => row[0]!));
     const compiled = new Set(rows.filter((row) => row[1] === 'compiled').map((row) => row[0]!));
+    const taken = new Set([...users, ...compiled]);
     // A name of PostgreSQL's own, not qualified, is here only because it is not among the harmless ones.
     const builtIn = new Set(await this.#builtIn(missing.filter((name) => !name.includes('.'))));
     const freshUntilMs = this.#now() + FRESH_MS;
@@ -128,8 +138,8 @@ export class FunctionFacts {
         loaded.add(name);
         // An unqualified name of PostgreSQL's own is here only because it is not among the harmless ones.
         const ofName = bodies.filter((body) => body.name === bareName(name));
-        const suspect = builtIn.has(name) || this.#namesThatLeaveState.has(bareName(name));
-        const fact = judge(ofName, users, { suspect, stateful: this.#namesThatLeaveState });
+        const suspect = builtIn.has(name) || this.#leaving.names.has(bareName(name));
+        const fact = judge(ofName, { users, taken }, { suspect, leaving: this.#leaving });
         // One that is not there is looked for again at its next call: it may have been made by then.
         const isThere = ofName.length > 0 || compiled.has(bareName(name)) || builtIn.has(name);
         known.set(name, { ...fact, freshUntilMs: isThere ? freshUntilMs : 0 });
@@ -166,16 +176,21 @@ export class FunctionFacts {
 
 function judge(
   bodies: readonly Body[],
-  users: ReadonlySet<string>,
-  { suspect, stateful }: { suspect: boolean; stateful: ReadonlySet<string> },
+  { users, taken }: { users: ReadonlySet<string>; taken: ReadonlySet<string> },
+  { suspect, leaving }: { suspect: boolean; leaving: LeavingNames },
 ) {
-  const text = bodies.map((body) => body.text).join('\n;\n');
+  const sources = bodies.map(({ language, text }) =>
+    language === 'plpgsql' ? visibleSource(text, taken) : { text, usesAnyRelation: false },
+  );
+  const text = sources.map((source) => source.text).join('\n;\n');
   const opaque = bodies.some(({ language }) => language !== 'sql' && language !== 'plpgsql');
   const lower = text.toLowerCase();
   const words = new Set(lower.match(/[a-z_\u0080-\uffff][a-z0-9_$\u0080-\uffff]*/g) ?? []);
   const mayLeave = (source: string) =>
     LEAVES_STATE.test(source) || LEAVES_STATE.test(source.replaceAll(COMMENTS, ' '));
-  const uses = suspect || opaque || namesAny(stateful, lower, words);
+  // A relation whose name is not known may be one of those.
+  const mayName = leaving.anyRelation && sources.some(({ usesAnyRelation }) => usesAnyRelation);
+  const uses = suspect || opaque || mayName || namesAny(leaving.names, lower, words);
   return {
     mayLeaveState: uses || mayLeave(text.replaceAll(LOCAL_SETTINGS, ' ')),
     mayLeaveLocalState: uses || mayLeave(text),

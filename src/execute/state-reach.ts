@@ -54,6 +54,17 @@ WITH pattern AS (
 )
 SELECT stored.catalog, stored.oid FROM stored CROSS JOIN pattern WHERE stored.tree ~ pattern.calls`;
 
+/** Names of relations that have a rule for what is written to them, and of the views over those. */
+export const RULED_RELATIONS_QUERY = `
+WITH RECURSIVE ruled(oid) AS (
+  SELECT w.ev_class FROM pg_catalog.pg_rewrite w WHERE w.ev_type <> '1'
+  UNION
+  SELECT w.ev_class FROM ruled JOIN pg_catalog.pg_depend d ON d.refobjid = ruled.oid
+    JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid
+   WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+)
+SELECT DISTINCT c.relname::text FROM ruled JOIN pg_catalog.pg_class c ON c.oid = ruled.oid`;
+
 export interface StatefulObject {
   /** `pg_proc`, `pg_rewrite`, … */
   readonly catalog: string;
@@ -61,8 +72,8 @@ export interface StatefulObject {
 }
 
 /**
- * Rows of (kind, name): `read` is a relation, operator or type (`type x`) that leaves state behind whatever is done with it,
- * `written` a relation that does when it is written to, `function` a function whose definition leads there.
+ * Rows of (kind, name): `read` is a relation that leaves state behind whatever is done with it, `written` one that does when
+ * it is written to, `other` an operator or type (`type x`) that does, `function` a function whose definition leads there.
  */
 export function stateReachQuery(from: readonly StatefulObject[]): string {
   const seeds = from.map(
@@ -134,9 +145,9 @@ SELECT DISTINCT CASE WHEN r.written THEN 'written' ELSE 'read' END, k.relname::t
   FROM reach r JOIN class ON r.classid = class.relation
   JOIN pg_catalog.pg_class k ON k.oid = r.objid AND k.relkind IN ('r', 'p', 'v', 'm', 'f')
 UNION
-SELECT 'read', o.oprname::text FROM reach r JOIN class ON r.classid = class.operator JOIN pg_catalog.pg_operator o ON o.oid = r.objid
+SELECT 'other', o.oprname::text FROM reach r JOIN class ON r.classid = class.operator JOIN pg_catalog.pg_operator o ON o.oid = r.objid
 UNION
-SELECT 'read', 'type ' || t.typname FROM reach r JOIN class ON r.classid = class.type JOIN pg_catalog.pg_type t ON t.oid = r.objid
+SELECT 'other', 'type ' || t.typname FROM reach r JOIN class ON r.classid = class.type JOIN pg_catalog.pg_type t ON t.oid = r.objid
 UNION
 SELECT 'function', p.proname::text FROM reach r JOIN class ON r.classid = class.function JOIN pg_catalog.pg_proc p ON p.oid = r.objid`;
 }

@@ -18,6 +18,7 @@ const FURNITURE = `
   CREATE FUNCTION locally() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.who', coalesce(NEW.a::text, 'x,y'), true); SET LOCAL app.x = 1; RETURN NEW; END $$;
   CREATE FUNCTION clause() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$ BEGIN RETURN NEW; END $$;
   CREATE FUNCTION sets_path() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('search_path', 'x', true); RETURN NEW; END $$;
+  CREATE FUNCTION executes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('INSERT INTO %I SELECT $1', TG_TABLE_NAME || '_log') USING NEW.a; RETURN NEW; END $$;
   CREATE DOMAIN stateful AS int CHECK (calls_it(VALUE));
   CREATE DOMAIN over_it AS stateful;
   CREATE DOMAIN fine AS int CHECK (harmless(VALUE) > 0);
@@ -150,6 +151,17 @@ const CASES: [what: string, setup: string, statements: Record<string, boolean>][
      CREATE TABLE p (a int); CREATE TRIGGER x BEFORE UPDATE ON p FOR EACH ROW EXECUTE FUNCTION writes_c()`,
     { 'UPDATE c SET a = 1': true, 'UPDATE p SET a = 1': true, 'UPDATE elsewhere SET a = 1': false },
   ],
+  [
+    'a trigger that executes a text which leaves nothing',
+    `CREATE TABLE t (a int); CREATE TRIGGER x AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION executes()`,
+    { 'INSERT INTO t VALUES (1)': false },
+  ],
+  [
+    'a trigger that executes a text on some table, where there is one that leads to such a function',
+    `CREATE TABLE t (a int); CREATE TRIGGER x AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION executes();
+     CREATE TABLE c (a int); CREATE TRIGGER x AFTER INSERT ON c EXECUTE FUNCTION fire()`,
+    { 'INSERT INTO t VALUES (1)': true, 'INSERT INTO c VALUES (1)': true, 'INSERT INTO p VALUES (1)': false },
+  ],
 ];
 
 for (const version of [15, 18] as const) {
@@ -241,6 +253,44 @@ for (const version of [15, 18] as const) {
           'CREATE OR REPLACE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$',
         );
       });
+    });
+
+    test('after DDL, what was known before it is not enough, also while the answer is under way', async () => {
+      await having('CREATE TABLE t (a int)', async () => {
+        const relations = new StatefulRelations(ask, new FunctionFacts(ask));
+        await relations.load();
+        // In the background, all goes on with what is known.
+        const refreshed = relations.refresh();
+        expect(relations.areKnown).toBe(true);
+        await refreshed;
+        await server.query('CREATE TRIGGER x AFTER INSERT ON t EXECUTE FUNCTION fire()');
+        relations.invalidate();
+        const loaded = relations.load();
+        expect(relations.areKnown).toBe(false);
+        relations.invalidate();
+        await loaded;
+        expect(relations.areKnown).toBe(false);
+        await relations.load();
+        expect([relations.areKnown, relations.leavesState(plan('INSERT INTO t VALUES (1)'))]).toEqual([
+          true,
+          true,
+        ]);
+      });
+    });
+
+    test('which writes a rule rewrites', async () => {
+      await having(
+        `CREATE TABLE t (a int); CREATE RULE x AS ON INSERT TO t DO ALSO SELECT NEW.a; CREATE VIEW v AS SELECT * FROM t;
+         CREATE VIEW w AS SELECT * FROM v; CREATE TABLE p (a int)`,
+        async () => {
+          const relations = new StatefulRelations(ask, new FunctionFacts(ask));
+          await relations.load();
+          const ruled = (text: string) => relations.hasRules(plan(text));
+          for (const name of ['t', 'v', 'w']) expect(ruled(`INSERT INTO ${name} VALUES (1)`)).toBe(true);
+          expect(ruled('INSERT INTO p VALUES (1)')).toBe(false);
+          expect(ruled('SELECT * FROM t')).toBe(false);
+        },
+      );
     });
 
     test('while the home node is away, what was known goes on holding', async () => {

@@ -13,10 +13,11 @@
 import type { Rows } from '../backend/internal-query.ts';
 import { PosternError } from '../base/errors.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
-import { FunctionFacts } from './function-facts.ts';
+import { FunctionFacts, type LeavingNames } from './function-facts.ts';
 import {
   ATTACHED_FUNCTIONS_QUERY,
   OWN_CALLS_QUERY,
+  RULED_RELATIONS_QUERY,
   STATE_MARK_QUERY,
   type StatefulObject,
   stateReachQuery,
@@ -29,6 +30,8 @@ interface Known {
   readonly read: ReadonlySet<string>;
   /** Those that do when they are written to, and those of `read`. */
   readonly written: ReadonlySet<string>;
+  /** Those whose writes are rewritten by rules. */
+  readonly ruled: ReadonlySet<string>;
   readonly byPlan: WeakMap<QueryPlan, boolean>;
 }
 
@@ -39,8 +42,9 @@ export class StatefulRelations {
   readonly #ask: (text: string) => Promise<Rows>;
   readonly #functions: FunctionFacts;
   #known: Known | undefined;
-  /** Nothing has happened since it was asked for that this router knows of. */
-  #isFresh = false;
+  /** How often something has happened that makes it stale, and how often it had when what is known was asked for. */
+  #changes = 0;
+  #knownSince = -1;
   #isEmpty = false;
   #loading: Promise<void> | undefined;
 
@@ -55,12 +59,12 @@ export class StatefulRelations {
 
   /** After DDL, and with a new map. */
   invalidate(): void {
-    this.#isFresh = false;
+    this.#changes++;
   }
 
   /** Can leavesState() be asked? If not: load(). */
   get areKnown(): boolean {
-    return this.#isFresh && this.#known !== undefined;
+    return this.#known !== undefined && this.#knownSince === this.#changes;
   }
 
   /** Does a statement of the plan use any of them? */
@@ -74,6 +78,14 @@ export class StatefulRelations {
       known.byPlan.set(plan, leaves);
     }
     return leaves;
+  }
+
+  /** Does a rule decide what a write of the plan does? One may add rows to its answer, which the simple protocol alone tells. */
+  hasRules(plan: QueryPlan): boolean {
+    const ruled = this.#known?.ruled;
+    return plan.statements.some(
+      ({ uses }) => uses.writes && (!ruled || uses.names.some((name) => ruled.has(name))),
+    );
   }
 
   /** While the home node is away, what was known goes on holding. Else rejects as `ask` does. */
@@ -90,56 +102,52 @@ export class StatefulRelations {
   }
 
   async #load(): Promise<void> {
-    // DDL that comes meanwhile makes it stale again.
-    this.#isFresh = true;
+    // DDL that comes meanwhile makes it stale again; and until it is there, what was known before the DDL is not enough.
+    const since = this.#changes;
     try {
       const mark = String((await this.#ask(STATE_MARK_QUERY))[0]?.[0]);
-      if (this.#known?.mark === mark) return;
-      this.#set({ mark, ...(await this.#read()), byPlan: new WeakMap() });
+      if (this.#known?.mark !== mark) this.#set({ mark, ...(await this.#read()), byPlan: new WeakMap() });
     } catch (error) {
       const away = error instanceof PosternError && error.sqlState.startsWith('08');
-      if (away && this.#known) {
-        this.#known.mark = '';
-        return;
-      }
-      this.#isFresh = false;
-      throw error;
+      if (!away || !this.#known) throw error;
+      this.#known.mark = '';
     }
+    this.#knownSince = since;
   }
 
-  #set(known: Known & { readonly functions: ReadonlySet<string> }): void {
+  #set(known: Known & { readonly leaving: LeavingNames }): void {
     this.#known = known;
     this.#isEmpty = known.written.size === 0;
-    this.#functions.namesThatLeaveState = new Set([...known.written, ...known.functions]);
+    this.#functions.namesThatLeaveState = known.leaving;
   }
 
   async #read() {
     const ownCalls = (await this.#ask(OWN_CALLS_QUERY)).map(objectOf);
     const attached = await this.#ask(ATTACHED_FUNCTIONS_QUERY);
+    const ruled = new Set((await this.#ask(RULED_RELATIONS_QUERY)).map(([name]) => name!));
     const judge = new FunctionFacts(this.#ask);
     let read = new Set<string>();
     let written = new Set<string>();
-    let functions = new Set<string>();
+    let leaving: LeavingNames = { names: new Set(), anyRelation: false };
     for (let round = 0; round < ROUNDS_MAX; round++) {
       const names = [...new Set(attached.map(([name]) => name!))];
       await judge.load(names);
-      const leaving = new Set(names.filter((name) => judge.mayLeaveState([name])));
+      const seeds = new Set(names.filter((name) => judge.mayLeaveState([name])));
       const from = [...ownCalls];
-      for (const [name, oid] of attached) if (leaving.has(name!)) from.push(objectOf(['pg_proc', oid!]));
+      for (const [name, oid] of attached) if (seeds.has(name!)) from.push(objectOf(['pg_proc', oid!]));
       if (from.length === 0) break;
-      const before = written.size + functions.size;
-      read = new Set();
-      written = new Set();
-      functions = new Set();
-      for (const [kind, name] of await this.#ask(stateReachQuery(from))) {
-        if (kind === 'function') functions.add(name!);
-        else written.add(name!);
-        if (kind === 'read') read.add(name!);
-      }
-      if (written.size + functions.size === before) break;
-      judge.namesThatLeaveState = new Set([...written, ...functions]);
+      const before = leaving;
+      const rows = await this.#ask(stateReachQuery(from));
+      const named = (...kinds: string[]) =>
+        new Set(rows.filter(([kind]) => kinds.includes(kind!)).map(([, name]) => name!));
+      read = named('read', 'other');
+      written = named('read', 'written', 'other');
+      const anyRelation = rows.some(([kind]) => kind === 'read' || kind === 'written');
+      leaving = { names: named('read', 'written', 'other', 'function'), anyRelation };
+      if (leaving.names.size === before.names.size && anyRelation === before.anyRelation) break;
+      judge.namesThatLeaveState = leaving;
     }
-    return { read, written, functions };
+    return { read, written, leaving, ruled };
   }
 }
 

@@ -413,6 +413,23 @@ for (const version of [15, 18] as const) {
       }
     });
 
+    test.each([
+      ['CREATE TABLE t (a int, b int)', true],
+      ['CREATE TABLE t (a int, b int, c int GENERATED ALWAYS AS (a + 1) STORED)', false],
+      ['CREATE TABLE t (a int UNIQUE, b int REFERENCES t (a) ON UPDATE CASCADE)', false],
+      ['CREATE TABLE t (a int UNIQUE, b int REFERENCES t (a) ON DELETE CASCADE)', true],
+    ])(
+      'an update may be one with others where it changes nothing but what it names: %s',
+      async (setup, together) => {
+        await having(setup, async () => {
+          const cache = newCache();
+          const { write } = statementOf('UPDATE t SET a = $1 WHERE b = $2');
+          await cache.load(write!, PATH);
+          expect(cache.memberOf(write!, PATH)).toMatchObject({ kind: 'update', updatesByKey: together });
+        });
+      },
+    );
+
     test('what PostgreSQL itself has is no', async () => {
       expect(await reasonOf("DELETE FROM pg_class WHERE relname = 'x'")).toMatch(/system table/);
       expect(await reasonOf("DELETE FROM information_schema.sql_features WHERE feature_id = 'x'")).toMatch(

@@ -21,6 +21,8 @@ interface Verdict {
   readonly reason: string | undefined;
   /** User triggers tell one statement of several rows from several statements, so these rows keep their statements. */
   readonly oneByOne: boolean;
+  /** A write changes only the columns that it names. */
+  readonly contained: boolean;
   /** All that speaks against it is sharing a transaction: it may still share a backend (coalesce/SPEC.md, "Pipelined writes"). */
   readonly apart: boolean;
 }
@@ -154,8 +156,13 @@ export class WriteFactsCache {
         : undefined;
     const verdict = used === undefined ? ofTable : no(`"${used}" may mean what a user has defined`);
     const member =
-      verdict.oneByOne || verdict.apart
-        ? { ...write, valuesOnly: !verdict.oneByOne && write.valuesOnly, apart: verdict.apart }
+      verdict.oneByOne || verdict.apart || (write.updatesByKey && !verdict.contained)
+        ? {
+            ...write,
+            valuesOnly: !verdict.oneByOne && write.valuesOnly,
+            updatesByKey: !verdict.oneByOne && verdict.contained && write.updatesByKey,
+            apart: verdict.apart,
+          }
         : write;
     const known = { searchPath, verdict, member };
     byWrite.set(write, known);
@@ -171,6 +178,7 @@ export class WriteFactsCache {
       table: [],
       reason: [],
       apart: [],
+      spreading: [],
       harmless: [],
       expression: [],
       agreedExpression: [],
@@ -193,7 +201,12 @@ export class WriteFactsCache {
       if (leaving !== undefined) return no(`a write may call ${leaving}(), which may leave session state`);
     }
     const [apart] = texts.apart.sort();
-    return { reason: apart, oneByOne: texts.agreedTrigger.length > 0, apart: apart !== undefined };
+    return {
+      reason: apart,
+      oneByOne: texts.agreedTrigger.length > 0,
+      contained: texts.spreading.length === 0,
+      apart: apart !== undefined,
+    };
   }
 }
 
@@ -208,7 +221,7 @@ function schemasOf({ table, schema }: WriteFacts, searchPath: readonly string[])
 }
 
 function no(reason: string): Verdict {
-  return { reason, oneByOne: false, apart: false };
+  return { reason, oneByOne: false, contained: false, apart: false };
 }
 
 /** Why the writes to a table may not be merged, as far as their owners have not agreed to it; undefined if they may. */

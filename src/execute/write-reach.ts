@@ -16,6 +16,8 @@ export type ReachKind =
   | 'reason'
   /** `text` says why they may not share a transaction with others, though they may share a backend. */
   | 'apart'
+  /** `text` says why a write may change more columns of its table than it names. */
+  | 'spreading'
   /** `text` is the name of a harmless function of an extension, which expressions may call. */
   | 'harmless'
   /** `text` is an SQL expression, or several with commas between, that a write may evaluate. */
@@ -192,6 +194,13 @@ UNION ALL
 SELECT 'apart', r.label || ' has the deferrable constraint ' || pg_catalog.quote_ident(c.conname)
   FROM relation r JOIN pg_catalog.pg_constraint c ON r.oid IN (c.conrelid, c.confrelid)
  WHERE c.condeferrable AND NOT r.agreed
+UNION ALL
+SELECT DISTINCT 'spreading', r.label || ' has a generated column'
+  FROM relation r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid AND a.attgenerated <> ''
+UNION ALL
+SELECT DISTINCT 'spreading', r.label || ' is reached by the action of a foreign key'
+  FROM relation r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid AND c.contype = 'f' AND c.confupdtype IN ('c', 'n', 'd')
+   AND c.confrelid IN (SELECT oid FROM downward)
 UNION ALL
 SELECT DISTINCT CASE WHEN f.harmless THEN 'harmless' WHEN f.agreed THEN 'agreedFunction' ELSE 'reason' END,
        CASE WHEN f.harmless THEN f.proname::pg_catalog.text

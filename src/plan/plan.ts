@@ -163,6 +163,11 @@ export interface WriteFacts {
   readonly names: readonly string[];
   /** INSERT … VALUES without ON CONFLICT, of one row that may stand in one VALUES with rows of other clients. */
   readonly valuesOnly: boolean;
+  /**
+   * UPDATE without RETURNING, WHERE nothing but `column = $n`, of columns that it doesn't set: several clients' may be one
+   * UPDATE that joins their values (coalesce/multi-row.ts).
+   */
+  readonly updatesByKey: boolean;
   /** It may share a backend with others' writes, and no transaction. Known when the table is (execute/write-facts.ts). */
   readonly apart?: boolean;
   /** Byte range of that row with its parentheses in the query string; −1 if not `valuesOnly`. */

@@ -64,7 +64,7 @@ function planStatement(
     refuseLeafSchema(facts, context);
     if (pathHasChanged) refuseUnsurePath(facts, context);
     const parts = planNode({ node, facts, context, sql, start, end });
-    const effects = temporarySchemaEffects(facts, parts.effects ?? []);
+    const effects = [...(parts.effects ?? []), ...unnamedEffects(facts)];
     const uses = usesOf(node, facts);
     const plan = { ...NOTHING_SPECIAL, uses, parameterCount, start, end, ...parts, effects };
     return { ...plan, write: writeFactsOf({ node, facts, context, sql, end }, plan) };
@@ -107,14 +107,18 @@ function planNode(request: Request): PlanParts {
   return planNonQuery(request);
 }
 
-function temporarySchemaEffects(
-  facts: StatementFacts,
-  effects: readonly SessionEffect[],
-): readonly SessionEffect[] {
+/** What a statement does to the session by the relations that it names. */
+function unnamedEffects(facts: StatementFacts): readonly SessionEffect[] {
+  const effects: SessionEffect[] = [];
   const isTemporary = (name: string | undefined) => name !== undefined && /^pg_temp(_\d+)?$/.test(name);
   const named = [...facts.names].some(isTemporary);
-  if (!named && !facts.rangeVars.some((rangeVar) => isTemporary(rangeVar.schemaname))) return effects;
-  return [...effects, { kind: 'pin', reason: 'temporary schema' }];
+  if (named || facts.rangeVars.some((rangeVar) => isTemporary(rangeVar.schemaname)))
+    effects.push({ kind: 'pin', reason: 'temporary schema' });
+  // A rule of that view calls set_config().
+  const writes = facts.kinds.has('UpdateStmt');
+  if (writes && facts.rangeVars.some(({ relname }) => relname === 'pg_settings'))
+    effects.push({ kind: 'setMany' });
+  return effects;
 }
 
 function refuseLeafSchema(facts: StatementFacts, context: PlanContext): void {

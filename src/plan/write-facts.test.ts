@@ -140,3 +140,23 @@ test.each<[string, string | undefined]>([
 ])('the row of %s', (text, row) => {
   expect(rowOf(text)).toBe(row);
 });
+
+test.each<[string, boolean]>([
+  ['UPDATE t SET a = a + $1 WHERE id = $2', true],
+  ['UPDATE t SET (a, b) = ($1, $2) WHERE t.id = $3 AND $4::int = kind', true],
+  ['UPDATE t AS u SET a = lower($1) WHERE u.id = $2', true],
+  ['UPDATE t SET a = $1', false],
+  ['UPDATE t SET id = $1 WHERE id = $2', false],
+  ['UPDATE t SET (a, id) = ($1, $2) WHERE id = $3', false],
+  ['UPDATE t SET a = $1 WHERE id = 1', false],
+  ['UPDATE t SET a = $1 WHERE id = $2 AND a < $1', false],
+  ['UPDATE t SET a = $1 WHERE id = $2 OR id = $3', false],
+  ['UPDATE t SET a = $1 WHERE id < $2', false],
+  ['UPDATE t SET a = $1 WHERE id = $2 AND xmin = $3', false],
+  ['UPDATE t SET a = $1 WHERE t.row_to_json = $2', false],
+  ['UPDATE t SET a = $1 WHERE id = $2 RETURNING a', false],
+  ['DELETE FROM t WHERE id = $1', false],
+  ['INSERT INTO t VALUES ($1)', false],
+])('an update by key: %s: %s', (text, expected) => {
+  expect(statementOf(text).write?.updatesByKey).toBe(expected);
+});

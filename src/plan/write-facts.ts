@@ -6,7 +6,7 @@
  * Invariant: a statement that reads another relation, or calls a function by a name that is not PostgreSQL's own and
  * harmless, has no WriteFacts.
  */
-import type { FuncCall, InsertStmt, Node, SelectStmt } from '@pgsql/types';
+import type { FuncCall, InsertStmt, Node, SelectStmt, UpdateStmt } from '@pgsql/types';
 import { BUILTIN_FUNCTIONS, WRITING_BUILTIN_FUNCTIONS } from '../sql/builtin-functions.ts';
 import { type StatementFacts, stringsOf } from '../sql/facts.ts';
 import { BYTE, closingParen, endOfName, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
@@ -59,6 +59,7 @@ export function writeFactsOf(
     rowParameters: [...rowParameters],
     names: [...names],
     valuesOnly: range !== undefined,
+    updatesByKey: 'UpdateStmt' in node && isUpdateByKey(node.UpdateStmt),
     valuesStart: range?.start ?? -1,
     valuesEnd: range?.end ?? -1,
   };
@@ -176,6 +177,37 @@ function collectRowParameters(condition: Node | undefined, found: Set<number>): 
   if (kind !== 'AEXPR_OP' || stringsOf(name)?.at(-1) !== '=' || !lexpr || !rexpr) return;
   const number = isColumn(lexpr) ? parameterOf(rexpr) : isColumn(rexpr) ? parameterOf(lexpr) : undefined;
   if (number) found.add(number - 1);
+}
+
+/** These change with every UPDATE, whatever it sets. */
+const SYSTEM_COLUMNS = new Set(['ctid', 'xmin', 'xmax', 'cmin', 'cmax', 'tableoid']);
+
+function isUpdateByKey({ whereClause, targetList, returningClause }: UpdateStmt): boolean {
+  const compared = new Set<string>();
+  if (!whereClause || returningClause || !collectComparedColumns(whereClause, compared)) return false;
+  return (targetList ?? []).every(
+    (target) => 'ResTarget' in target && !compared.has(target.ResTarget.name ?? ''),
+  );
+}
+
+/** False: the condition has to do with more than columns that are equal to parameters. */
+function collectComparedColumns(condition: Node, found: Set<string>): boolean {
+  if ('BoolExpr' in condition) {
+    const { boolop, args } = condition.BoolExpr;
+    return boolop === 'AND_EXPR' && (args ?? []).every((part) => collectComparedColumns(part, found));
+  }
+  if (!('A_Expr' in condition)) return false;
+  const { kind, name, lexpr, rexpr } = condition.A_Expr;
+  if (kind !== 'AEXPR_OP' || stringsOf(name)?.join('.') !== '=' || !lexpr || !rexpr) return false;
+  const column = 'ColumnRef' in lexpr ? lexpr : rexpr;
+  if (!('ColumnRef' in column) || !parameterOf(column === lexpr ? rexpr : lexpr)) return false;
+  const path = stringsOf(column.ColumnRef.fields);
+  const last = path?.at(-1);
+  // `t.f` may be a function of the whole row.
+  if (!path || last === undefined || (path.length > 1 && BUILTIN_FUNCTIONS.has(last))) return false;
+  if (SYSTEM_COLUMNS.has(last)) return false;
+  found.add(last);
+  return true;
 }
 
 function isColumn(node: Node): boolean {

@@ -1,23 +1,41 @@
 /**
  * One write per socket and turn: whoever has output registers, and all are flushed in a microtask, which runs as soon as
  * the read event (or continuation) that produced the output returns.
+ *
+ * What a server waits for goes first: it works while the answers to many clients, a system call each, are being written.
  */
 export interface Flushable {
   flush(): void;
 }
 
 export class FlushQueue {
-  #waiting: Flushable[] = [];
+  #toServers: Flushable[] = [];
+  #toClients: Flushable[] = [];
+  #isScheduled = false;
   readonly #run = (): void => {
-    const batch = this.#waiting;
-    this.#waiting = [];
-    for (const one of batch) one.flush();
+    const servers = this.#toServers;
+    const clients = this.#toClients;
+    this.#toServers = [];
+    this.#toClients = [];
+    this.#isScheduled = false;
+    for (const one of servers) one.flush();
+    for (const one of clients) one.flush();
   };
 
   /** Registering twice before the flush is harmless: the second finds nothing to write. */
   add(one: Flushable): void {
-    const length = this.#waiting.push(one);
-    if (length === 1) queueMicrotask(this.#run);
-    else if (this.#waiting[length - 2] === one) this.#waiting.pop();
+    this.#register(this.#toClients, one);
+  }
+
+  /** The same for what goes to a server. */
+  addToServer(one: Flushable): void {
+    this.#register(this.#toServers, one);
+  }
+
+  #register(list: Flushable[], one: Flushable): void {
+    if (list[list.length - 1] !== one) list.push(one);
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    queueMicrotask(this.#run);
   }
 }

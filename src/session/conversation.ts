@@ -276,8 +276,8 @@ export class Conversation {
           if (this.lease.ddlUncommitted) afterwards = () => this.#onDdl();
         } else if (kind === 'ddl') afterwards = () => this.#onDdl();
         else if (kind === 'discardAll' || (kind === 'sqlPrepare' && DEALLOCATES_ALL.test(plan.text))) {
-          // They drop the router's own prepared statements as well.
-          afterwards = () => connection.prepared.clear();
+          // They drop the router's own prepared statements as well, which what follows in the pipeline must not use.
+          connection.prepared.clear();
         }
       }
     }

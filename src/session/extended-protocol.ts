@@ -491,12 +491,16 @@ export class ExtendedProtocol {
     let tag = portal.tag;
     const afterwards = this.#c.noteSending(plan, connection);
     if (afterwards) tag = { ...tag, onDone: afterwards };
+    const [effect] = plan.statements[0]?.effects ?? [];
+    if (effect?.kind === 'sqlPrepare' && typeof deallocated(plan.text) === 'symbol') {
+      const all = this.#deallocate(undefined)!;
+      tag = { ...tag, onDone: () => all.done(), onFailed: () => all.undo() };
+    }
     lease.unsynced = true;
     if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#writeSuspended = true;
     connection.execute(name, maxRows, responses, tag);
     this.#c.noteSent(plan, connection);
     // The end of a transaction takes its portals with it, an implicit one's too.
-    const [effect] = plan.statements[0]?.effects ?? [];
     if (effect?.kind === 'commit' || effect?.kind === 'rollback') this.#portals.clear();
   }
 
@@ -532,7 +536,8 @@ export class ExtendedProtocol {
   #deallocate(name: string | undefined): Deallocation | undefined {
     const statements = this.#statements;
     if (name !== undefined && !statements.get(name)) return undefined;
-    const names = name === undefined ? statements.names() : [name];
+    // The unnamed one stays: it is not among those of the session.
+    const names = name === undefined ? statements.names().filter((one) => one !== '') : [name];
     const changes = names.map((one) => statements.set(one, undefined));
     return {
       done: () => {

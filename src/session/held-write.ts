@@ -35,7 +35,7 @@ export class HeldWrite {
     this.nodeId = bound.nodeId!;
     this.tag = bound.tag;
     this.tail = bindTail(view, buffer, bound.extra);
-    this.#row = write.valuesOnly && !write.returning;
+    this.#row = (write.valuesOnly && !write.returning) || write.updatesByKey;
     this.#apart = write.apart === true;
     this.#affinity = rowAffinity(write.rowParameters, view, buffer);
   }

@@ -223,6 +223,8 @@ export class Lease {
           if (this.#touched.size > 0) this.#searchPathStale = true;
           break;
         case 'begin':
+          // A second BEGIN in a transaction changes nothing.
+          if (!this.mayBeInBlock) this.#state.beginText = '';
           this.beginSent = true;
           this.#blockEndSent = false;
           break;

@@ -5,7 +5,7 @@
  *
  * An error may be another one than that of the text as it came (a lifted value's has another position and context), so:
  * - A statement by itself that fails is sent again as it came, and that answer is the client's. The first one of a transaction too, in
- *   a transaction begun anew.
+ *   a transaction begun anew. Not so a write that has begun to run: its triggers may have done what no rollback undoes.
  * - Further on in a transaction there is no second try. There a statement is lifted only if its errors are the same either way: it
  *   gives no rows (whose columns a plan kept from before may get wrong) and its values are such that no server refuses to read them.
  *
@@ -78,6 +78,8 @@ export class LiftedQueries {
     if (!lifted) return undefined;
     const shape = this.#shapeOf(place, text, lifted);
     if (shape?.state !== 'usable') return undefined;
+    // Rows that a rule adds are told to whoever sends text, and to nobody else.
+    if (this.#c.state.context.relations.hasRules(shape.statement.cached.plan)) return undefined;
     if (place === 'inside') {
       const { parameterOids } = shape.statement.described!;
       if (!shape.rowless || !isAlwaysReadable(lifted, parameterOids)) return undefined;
@@ -94,7 +96,7 @@ export class LiftedQueries {
       conversation: this.#c,
       statement: bound.shared,
       tail: bindTail(this.#bind, frame.buffer, bound.extra),
-      row: write.valuesOnly && !write.returning,
+      row: (write.valuesOnly && !write.returning) || write.updatesByKey,
       describe: write.returning,
       affinity: rowAffinity(write.rowParameters, this.#bind, frame.buffer),
       apart: write.apart === true,
@@ -310,7 +312,7 @@ class LiftedAnswers implements ResponseSink {
     // "cached plan must not change result type": the next one prepares it afresh.
     else if (statement && fields.get('C') === '0A000') prepared?.drop(statement);
     if (this.#onEnd && !this.#passedOn) {
-      if (!this.#isTheSame(fields)) return;
+      if (!this.#isTheSame(fields, kind)) return;
       // Rows that were about to come have had their columns told.
       if (kind === Pending.execute && SELECTS.test(this.#text)) this.#passOn();
       this.#passedOn = true;
@@ -322,12 +324,18 @@ class LiftedAnswers implements ResponseSink {
     encodeErrorFields(this.#c.state.output.writer, 'E', told);
   }
 
-  /** Would the text as it came fail alike? To try it again would also undo a cancel, or double a wait that was too long. */
-  #isTheSame(fields: ReadonlyMap<string, string>): boolean {
+  /**
+   * Would the text as it came fail alike? To try it again would also undo a cancel, double a wait that was too long, and do
+   * twice what triggers do that no rollback undoes.
+   */
+  #isTheSame(fields: ReadonlyMap<string, string>, kind: PendingKind): boolean {
     const code = fields.get('C') ?? '';
     if (code === '57014') return true;
-    const isOfRows = code.startsWith('23') || code.startsWith('40') || code === '55P03';
-    if (!isOfRows || SELECTS.test(this.#text)) return false;
+    if (SELECTS.test(this.#text)) return false;
+    // Values are read, and plans made, before a write is executed: all that it may find out later is of its rows.
+    const isOfRows =
+      kind === Pending.execute || code.startsWith('23') || code.startsWith('40') || code === '55P03';
+    if (!isOfRows) return false;
     return fields.get('P') === undefined && !(fields.get('W') ?? '').includes('portal parameter $');
   }
 

@@ -6,7 +6,7 @@ import type { StatementPlan } from '../plan/plan.ts';
 import { encodeCommandComplete, encodeNoData, encodeParameterDescription } from '../wire/backend.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
 import { type Conversation, type Deallocation, deallocated } from './conversation.ts';
-import { noSavepoint } from './simple-protocol.ts';
+import { beginTag, noSavepoint } from './simple-protocol.ts';
 
 export class LocalAnswers {
   readonly #c: Conversation;
@@ -47,7 +47,9 @@ export class LocalAnswers {
       case 'sqlPrepare': {
         if (state.transaction === 'failed' || lease.failed) return false;
         const name = deallocated(text);
-        return typeof name === 'string' && this.#hasStatement(name);
+        // ALL of a session with a backend of its own are that backend's as well.
+        if (typeof name === 'symbol') return lease.pinReason === undefined;
+        return name !== undefined && this.#hasStatement(name);
       }
       default:
         return false;
@@ -79,11 +81,11 @@ export class LocalAnswers {
     if (effect?.kind === 'begin') {
       state.transaction = 'virtual';
       state.beginText = text;
-      return this.#complete('BEGIN');
+      return this.#complete(beginTag(text));
     }
     if (effect?.kind === 'commit' || effect?.kind === 'rollback') {
       const failed = state.transaction === 'failed';
-      if (failed || !effect.chain) state.transaction = 'none';
+      state.endTransaction(effect.chain);
       this.#forgetPortals();
       return this.#complete(effect.kind === 'commit' && !failed ? 'COMMIT' : 'ROLLBACK');
     }

@@ -11,6 +11,7 @@ import { type Choice, choose, chooseNow } from '../execute/choose.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import { rewriteQuery } from '../plan/rewrite.ts';
+import { keywordOf, nextToken } from '../sql/scanner.ts';
 import { encodeCommandComplete, encodeEmptyQueryResponse, encodeReadyForQuery } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { readQueryText } from '../wire/frontend.ts';
@@ -101,10 +102,10 @@ export class SimpleProtocol {
         if (effect.kind === 'begin' && state.transaction === 'none') {
           state.transaction = 'virtual';
           state.beginText = plan.text;
-          return this.#answer('BEGIN');
+          return this.#answer(beginTag(plan.text));
         }
         if (state.transaction === 'virtual' && (effect.kind === 'commit' || effect.kind === 'rollback')) {
-          if (!effect.chain) state.transaction = 'none';
+          state.endTransaction(effect.chain);
           lease.onFree?.();
           return this.#answer(effect.kind === 'commit' ? 'COMMIT' : 'ROLLBACK');
         }
@@ -178,7 +179,7 @@ export class SimpleProtocol {
     const effect = plan.statements.length === 1 ? plan.statements[0]!.effects[0] : undefined;
     if (effect?.kind === 'rollbackToSavepoint') throw noSavepoint(effect.name);
     if (effect?.kind !== 'commit' && effect?.kind !== 'rollback') throw inFailedTransaction();
-    this.#c.state.transaction = 'none';
+    this.#c.state.endTransaction(effect.chain);
     this.#c.lease.onFree?.();
     this.#answer('ROLLBACK');
   }
@@ -243,6 +244,13 @@ export class SimpleProtocol {
     this.#ready();
     lease.onReady();
   }
+}
+
+/** Of a BEGIN that is answered here. */
+export function beginTag(text: string): string {
+  if (/^\s*begin\b/i.test(text)) return 'BEGIN';
+  const bytes = Buffer.from(text);
+  return keywordOf(bytes, nextToken(bytes, 0)) === 'start' ? 'START TRANSACTION' : 'BEGIN';
 }
 
 /** In a transaction that failed before a node knew of it, or whose node was lost, there is none to go back to. */

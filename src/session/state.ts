@@ -21,7 +21,7 @@ export class ClientState {
   /** What RESET goes back to: the start-up packet's settings. */
   readonly defaults: Settings;
   transaction: OwnTransaction = 'none';
-  /** The client's own BEGIN, options included, while the transaction is virtual. */
+  /** The client's own BEGIN, options included, of the transaction that was virtual last; '': a backend has had another since. */
   beginText = '';
   /** ParameterStatus values that the client has been told. */
   readonly told = new Map<string, string>();
@@ -64,6 +64,11 @@ export class ClientState {
     this.#settings = settings;
     this.#scope = undefined;
     if (pathChanged) this.setSearchPath(settings.values.get('search_path') ?? this.loginSearchPath);
+  }
+
+  /** The transaction that no backend has is over; with AND CHAIN the next one of its kind begins. */
+  endTransaction(chain: boolean): void {
+    this.transaction = chain && this.beginText !== '' ? 'virtual' : 'none';
   }
 
   /** What decides the meaning of a text that is prepared, outside of a transaction that has changed settings. */

@@ -35,6 +35,8 @@ interface Batch {
   failedAt: number;
   errorTold: boolean;
   unconfirmed: boolean;
+  /** Of one statement with others, which has done nothing for them. */
+  readonly missed: Set<SimulatedMember>;
 }
 
 interface ServerLane {
@@ -228,6 +230,15 @@ export class Simulation {
       this.#fail(index, batch);
       return true;
     }
+    const isTogether = [batch.members[batch.at - 1], batch.members[batch.at + 1]].some(
+      (each) => each && !each.single,
+    );
+    if (member.key < 0 && !member.single && isTogether && this.#choose(8) === 7) {
+      member.single = true;
+      batch.missed.add(member);
+      this.#queue.memberMissed(index, batch.at++);
+      return true;
+    }
     if (member.row >= 0) this.#rowLocks.set(member.row, index);
     if (member.key >= 0) this.#keyLocks.set(member.key, index);
     if (member.isLarge && !member.end) this.#queue.memberTooLarge(index, batch.at);
@@ -250,6 +261,7 @@ export class Simulation {
     }
     batch.state = 'committed';
     for (const member of batch.members) {
+      if (batch.missed.has(member)) continue;
       member.commits++;
       if (member.key >= 0) this.#keys.add(member.key);
     }
@@ -324,6 +336,7 @@ export class Simulation {
       failedAt: COMMIT_FAILED,
       errorTold: false,
       unconfirmed: false,
+      missed: new Set(),
     };
   }
 

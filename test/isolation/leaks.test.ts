@@ -26,6 +26,7 @@ beforeAll(async () => {
     CREATE FUNCTION leave_setting(v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.tenant', v, false); END $$;
     CREATE FUNCTION leave_lock() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(77)';
     CREATE FUNCTION leave_table() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CREATE TEMP TABLE left_over (x int); END $$;
+    CREATE FUNCTION leave_by_view() RETURNS void LANGUAGE sql AS $$ UPDATE pg_settings SET setting = '7777' WHERE name = 'work_mem' $$;
     CREATE FUNCTION outer_call(v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM leave_setting(v); END $$;
     CREATE FUNCTION else_sets() RETURNS void LANGUAGE plpgsql AS $$ BEGIN IF false THEN NULL; ELSE /* so */ SET app.tenant = 'else'; END IF; END $$;
     CREATE PROCEDURE calls_it() LANGUAGE plpgsql AS $$ BEGIN PERFORM leave_setting('called'); END $$;
@@ -356,6 +357,13 @@ describe('what needs a backend of its own', () => {
       '0',
     ],
     ['LISTEN', 'LISTEN left_over', 'SELECT count(*)::text FROM pg_listening_channels()', '0'],
+    [
+      'a setting by the view of them',
+      "UPDATE pg_settings SET setting = '7777' WHERE name = 'work_mem'",
+      'SHOW work_mem',
+      '4MB',
+    ],
+    ['a setting by a function that writes to that view', 'SELECT leave_by_view()', 'SHOW work_mem', '4MB'],
   ])('%s', async (_what, text, question, expected) => {
     expect(await seenAfter(text.split('; '), question)).toBe(expected);
     // And with its client it goes.

@@ -95,3 +95,46 @@ test('a trigger that is made to leave state later', async () => {
   expect([null, '']).toContain(await value(other, MARK));
   expect(await value(client, MARK)).toBe('later');
 });
+
+describe('a trigger with EXECUTE', () => {
+  const trigger = (table: string, statement: string) => [
+    `CREATE TABLE ${table} (id int8, v text)`,
+    `CREATE FUNCTION audit_${table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${statement}; RETURN NULL; END $$`,
+    `CREATE TRIGGER x AFTER INSERT ON ${table} FOR EACH ROW EXECUTE FUNCTION audit_${table}()`,
+  ];
+
+  beforeAll(async () => {
+    const owner = await connectHere();
+    for (const text of [
+      'CREATE TABLE audit_log (id int8, v text)',
+      ...trigger('audited', `EXECUTE 'INSERT INTO audit_log VALUES ($1, $2)' USING NEW.id, NEW.v`),
+      ...trigger('formatted', `EXECUTE format('INSERT INTO audit_log VALUES (%L, %L)', NEW.id, NEW.v)`),
+      ...trigger('marked', `EXECUTE format('SELECT mark(%L)', NEW.v)`),
+      ...trigger('split', `EXECUTE 'SELECT ma' || 'rk($1)' USING NEW.v`),
+      // It writes to a table whose own trigger leaves a setting.
+      ...trigger(
+        'named',
+        `EXECUTE format('INSERT INTO %I VALUES ($1, $2)', 'by_trigger') USING NEW.id, NEW.v`,
+      ),
+    ])
+      await owner.query(text);
+    await owner.end();
+  });
+
+  test.each(['audited', 'formatted'])('whose text is harmless costs no backend: %s', async (table) => {
+    // More than there are connections.
+    const clients = await Promise.all(Array.from({ length: 6 }, () => connectClient(cluster)));
+    for (let i = 0; i < 4; i++)
+      await Promise.all(clients.map((client) => client.query(`INSERT INTO ${table} VALUES (1, 'x')`)));
+    for (const client of clients) await client.end();
+  });
+
+  test.each(['marked', 'split', 'named'])('whose text is not, is its session’s alone: %s', async (table) => {
+    const client = await connectClient(cluster);
+    await client.query(`INSERT INTO ${table} VALUES (1, '${table}')`);
+    const other = await connectClient(cluster);
+    expect([null, '']).toContain(await value(other, MARK));
+    expect(await value(client, MARK)).toBe(table);
+    for (const one of [client, other]) await one.end();
+  });
+});

@@ -15,7 +15,7 @@ export interface ExitDescription {
 
 const NOTHING = 'nothing';
 
-export const EXITS = [
+const EXITS = [
   {
     id: 'commit_delay',
     title: 'commit_delay of half a flush',

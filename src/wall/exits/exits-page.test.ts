@@ -45,6 +45,9 @@ describe('the table of exits', () => {
     const html = exitsHtml(REPORT);
     expect(html).toContain('app@db:5432/&lt;app&gt;');
     expect(html.match(/<tr>/g)).toHaveLength(1 + REPORT.outcomes.length);
+    // The chart: a point to each that was measured, and no chart without any.
+    expect(html.match(/<circle /g)).toHaveLength(REPORT.outcomes.length - 1);
+    expect(exitsHtml({ ...REPORT, outcomes: REPORT.outcomes.slice(-1) })).not.toContain('<svg');
     for (const text of [html, exitsSummary(REPORT)]) expect(text).toContain('destroy the whole database');
   });
 

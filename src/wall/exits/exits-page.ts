@@ -95,6 +95,7 @@ export function exitsHtml(report: ExitsReport): string {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>Exits from the wall</title>
 <style>${PAGE_STYLE}</style>
 </head>
@@ -104,7 +105,8 @@ export function exitsHtml(report: ExitsReport): string {
 ${conclusions(report)
   .map((sentence) => `<p class="verdict">${escapeHtml(sentence)}</p>`)
   .join('\n')}
-<div class="scroll"><table><thead><tr>${heads.map((head) => `<th class="left">${head}</th>`).join('')}</tr></thead>
+${gainChart(report)}
+<div class="scroll"><table class="dense"><thead><tr>${heads.map((head) => `<th class="left">${head}</th>`).join('')}</tr></thead>
 <tbody>
 ${rows.join('\n')}
 </tbody></table></div>
@@ -113,6 +115,41 @@ ${rows.join('\n')}
 </body>
 </html>
 `;
+}
+
+const CHART_WIDTH = 900;
+const CHART_ROW_HEIGHT = 26;
+const CHART_LABEL_WIDTH = 380;
+const CHART_VALUE_WIDTH = 70;
+/** The axis holds these at least; it is logarithmic, so that a half is as far from 1 as twice. */
+const CHART_LOW_MAX = 0.5;
+const CHART_HIGH_MIN = 4;
+
+/** Each gain as a point with its interval; the line is where nothing changes. Empty without a measured exit. */
+function gainChart(report: ExitsReport): string {
+  const measured = report.outcomes.filter((outcome) => 'pairs' in outcome);
+  if (measured.length === 0) return '';
+  const values = measured.map(({ pairs }) => pairs.ratio.value);
+  const low = Math.log(Math.min(CHART_LOW_MAX, ...values) / 1.2);
+  const high = Math.log(Math.max(CHART_HIGH_MIN, ...values) * 1.2);
+  const room = CHART_WIDTH - CHART_LABEL_WIDTH - CHART_VALUE_WIDTH;
+  const at = (ratio: number): string => {
+    const share = ratio <= 0 ? 0 : (Math.log(ratio) - low) / (high - low);
+    return (CHART_LABEL_WIDTH + Math.min(1, Math.max(0, share)) * room).toFixed(1);
+  };
+  const height = CHART_ROW_HEIGHT * measured.length;
+  const rows = measured.map(({ id, pairs: { ratio } }, row) => {
+    const y = row * CHART_ROW_HEIGHT + CHART_ROW_HEIGHT / 2;
+    const colour = findingOf(ratio) === 'no measurable gain' ? 'var(--faint)' : 'var(--curve-0)';
+    return `<text x="0" y="${y + 5}" fill="currentColor">${escapeHtml(descriptionOf(id).title)}</text>
+<line x1="${at(ratio.low)}" x2="${at(ratio.high)}" y1="${y}" y2="${y}" stroke="${colour}" stroke-width="2"/>
+<circle cx="${at(ratio.value)}" cy="${y}" r="5" fill="${colour}"/>
+<text x="${CHART_WIDTH}" y="${y + 5}" fill="currentColor" text-anchor="end">${factor(ratio.value)}</text>`;
+  });
+  return `<svg role="img" aria-label="The gain of each exit with its 95% interval" viewBox="0 0 ${CHART_WIDTH} ${height}" width="100%" font-size="14" style="margin: 20px 0">
+<line x1="${at(1)}" x2="${at(1)}" y1="0" y2="${height}" stroke="currentColor" stroke-dasharray="4 4"/>
+${rows.join('\n')}
+</svg>`;
 }
 
 function gainText({ pairs }: MeasuredExit): string {

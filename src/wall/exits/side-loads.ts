@@ -5,6 +5,7 @@
 import { LoadGenerator } from '../load/generator.ts';
 import type { Target } from '../load/generator-messages.ts';
 import { LatencyHistogram } from '../load/latency-histogram.ts';
+import { MeasureError } from '../server/measured-server.ts';
 import type { Workload } from '../workload/workload.ts';
 import type { Window } from './pairs.ts';
 
@@ -25,10 +26,18 @@ export interface Pace {
   readonly rounds: number;
 }
 
+/** There is nothing to compare with. */
+export class EmptyWindow extends MeasureError {
+  constructor(message: string) {
+    super(message);
+    this.name = 'EmptyWindow';
+  }
+}
+
 export class SideLoads {
   private readonly generators = new Map<string, LoadGenerator>();
 
-  /** One window; rejects with LoadError, or when nothing was answered within it. */
+  /** One window; rejects with LoadError, or with EmptyWindow when nothing was answered within it. */
   async measure(load: SideLoad, pace: Pace, signal: AbortSignal): Promise<Window> {
     const { warmupMs, windowMs } = pace;
     const parts = await Promise.all(
@@ -43,9 +52,10 @@ export class SideLoads {
       tps += part.transactionsPerSecond;
       const [failed] = part.errorMessages.values();
       if (failed !== undefined && part.latencies.count === 0)
-        throw new Error(`every transaction failed: ${failed}`);
+        throw new EmptyWindow(`every transaction failed: ${failed}`);
     }
-    if (tps === 0) throw new Error('no transaction was answered within a window');
+    signal.throwIfAborted();
+    if (tps === 0) throw new EmptyWindow('no transaction was answered within a window');
     return { tps, p50Ms: latencies.percentileMs(0.5), p99Ms: latencies.percentileMs(0.99) };
   }
 

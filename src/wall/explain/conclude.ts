@@ -27,7 +27,8 @@ import { groupShares } from './waits.ts';
 const SUPPORT_MIN = 2;
 /** Two that are closer than this can't be told apart. */
 const MARGIN_MIN = 2;
-/** A wider interval of the load's own throughput makes every comparison doubtful. */
+/** Half an interval of the load's own throughput, over it. Above the first nothing is certain, above the second all is doubtful. */
+const NOISE_HIGH = 0.2;
 const NOISE_MAX = 0.35;
 
 export type Conclusion = Pick<
@@ -98,7 +99,9 @@ function confidenceOf(options: {
   const isDirect = kinds.has('intervention') || kinds.has('system') || kinds.has('client') || isSeenInWaits;
   const isSupportedTwice = kinds.size >= 2 || score >= 6;
   const level = margin >= 4 && isDirect && isSupportedTwice ? 2 : margin >= 2.5 && isDirect ? 1 : 0;
-  return (['low', 'medium', 'high'] as const)[noise > NOISE_MAX ? Math.min(level, 1) : level]!;
+  return (['low', 'medium', 'high'] as const)[
+    Math.min(level, noise > NOISE_MAX ? 0 : noise > NOISE_HIGH ? 1 : 2)
+  ]!;
 }
 
 function widthOf({ value, low, high }: Interval): number {

@@ -1,7 +1,9 @@
 /** The whole of an explanation as text for a terminal: verdict, the four ceilings, the evidence, what could not be read. Pure. */
+import { CEILING_TITLES } from '../model/ceilings.ts';
 import { type Explanation, HYPOTHESES, type MeasuredCeiling, type Observation } from './explanation.ts';
 
 const BAR_CHARACTERS = 24;
+const TITLE_WIDTH = Math.max(...Object.values(CEILING_TITLES).map((title) => title.length));
 const WAITS_SHOWN = 6;
 
 export function evidenceText(explanation: Explanation): string {
@@ -30,13 +32,6 @@ export function evidenceText(explanation: Explanation): string {
   ].join('\n')}\n`;
 }
 
-const CEILING_TITLES: Readonly<Record<MeasuredCeiling['name'], string>> = {
-  wal_fsync: 'WAL flush',
-  wal_write: 'WAL writing',
-  cpu: 'CPU',
-  network: 'network',
-};
-
 function ceilingLines({ ceilings, lowestCeiling }: Explanation): string[] {
   const most = Math.max(1, ...ceilings.map(({ perSecond }) => perSecond ?? 0));
   return ceilings.map(({ name, perSecond, bound, because }) => {
@@ -45,7 +40,7 @@ function ceilingLines({ ceilings, lowestCeiling }: Explanation): string[] {
     const bar =
       perSecond === null ? '' : '█'.repeat(Math.max(1, Math.round((perSecond / most) * BAR_CHARACTERS)));
     const mark = name === lowestCeiling ? '  ← lowest' : '';
-    return `  ${CEILING_TITLES[name].padEnd(12)} ${figure.padStart(12)}  ${bar.padEnd(BAR_CHARACTERS)}  ${because}${mark}`;
+    return `  ${CEILING_TITLES[name].padEnd(TITLE_WIDTH)} ${figure.padStart(12)}  ${bar.padEnd(BAR_CHARACTERS)}  ${because}${mark}`;
   });
 }
 

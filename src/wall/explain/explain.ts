@@ -9,7 +9,7 @@
 import { type Dsn, parseDsn } from '../../pg/dsn.ts';
 import { LoadError } from '../load/generator.ts';
 import type { Protocol } from '../load/transaction-template.ts';
-import { watchTraffic } from '../measure/traffic.ts';
+import { refuseTraffic } from '../measure/traffic.ts';
 import { isThisMachine, MeasuredServer, MeasureError } from '../server/measured-server.ts';
 import { NodeExporter } from '../server/node-exporter.ts';
 import { ProbeConnection } from '../server/probe-connection.ts';
@@ -107,19 +107,6 @@ async function explainServer(
   } finally {
     await probe.end();
   }
-}
-
-async function refuseTraffic(
-  server: MeasuredServer,
-  probe: ProbeConnection,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const pid = await server.backendPid();
-  const { isQuiet, seen } = await watchTraffic(probe, pid === undefined ? [] : [pid], signal);
-  if (isQuiet) return;
-  throw new MeasureError(
-    `the server has other traffic on it (${seen}), which would be harmed and make every comparison doubtful; explain another server, or say --i-know`,
-  );
 }
 
 interface Stage {

@@ -23,8 +23,8 @@ describe('intervals', () => {
     // By hand: logarithms 0 and 0.2, variance 0.02, two windows, one degree of freedom.
     const { value, low, high } = meanInterval([1, Math.exp(0.2)]);
     expect(Math.log(value)).toBeCloseTo(0.1, 9);
-    expect(Math.log(high) - Math.log(value)).toBeCloseTo(12.71 * Math.sqrt(0.02 / 2), 9);
-    expect(Math.log(value) - Math.log(low)).toBeCloseTo(12.71 * Math.sqrt(0.02 / 2), 9);
+    expect(Math.log(high) - Math.log(value)).toBeCloseTo(12.7062 * Math.sqrt(0.02 / 2), 9);
+    expect(Math.log(value) - Math.log(low)).toBeCloseTo(12.7062 * Math.sqrt(0.02 / 2), 9);
   });
 
   it('are wide for one window alone', () => {

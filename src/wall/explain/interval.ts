@@ -2,11 +2,8 @@
  * Means and ratios of windows with their 95% intervals. Throughputs are compared by their logarithms, so that a ratio and
  * its inverse have the same interval; the two sides may vary differently (Welch's interval).
  */
+import { studentQuantile } from '../measure/statistics.ts';
 import type { Interval } from './explanation.ts';
-
-/** Two-sided 95% of Student's t, by degrees of freedom from 1 on. */
-const STUDENT_T = [12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.2, 2.18, 2.16, 2.14, 2.13];
-const NORMAL = 1.96;
 
 /** Of positive values; one value alone has no interval, and gets a wide one: half to double. */
 export function meanInterval(values: readonly number[]): Interval {
@@ -31,8 +28,7 @@ function halfWidth(sides: readonly { variance: number; count: number }[]): numbe
   if (total === 0) return 0;
   // Welch and Satterthwaite: the degrees of freedom of a sum of two variances.
   const freedom = total ** 2 / shares.reduce((sum, each) => sum + each.part ** 2 / each.freedom, 0);
-  const t = STUDENT_T[Math.max(1, Math.floor(freedom)) - 1] ?? NORMAL;
-  return t * Math.sqrt(total);
+  return studentQuantile(freedom) * Math.sqrt(total);
 }
 
 function around(logarithm: number, half: number): Interval {

@@ -6,7 +6,8 @@
  */
 import type { Explanation, MeasuredCeiling, MeasuredInputs } from './explanation.ts';
 import { type Findings, interventionOf } from './findings.ts';
-import { percent, show } from './observations.ts';
+import { coresOfOthers, percent, show } from './observations.ts';
+import { groupShares } from './waits.ts';
 
 /** What a message of the replication stream and its packet add to each flush's WAL (XLogData, TCP, IP, Ethernet). */
 const WIRE_BYTES_PER_MESSAGE = 96;
@@ -60,33 +61,42 @@ function write(findings: Findings): MeasuredCeiling {
   };
 }
 
-function cpu({ tps, cpu: used }: Findings): MeasuredCeiling {
+/** Server and generator would grow together; what other programs use stays what it is. */
+function cpu(findings: Findings): MeasuredCeiling {
   const name = 'cpu';
-  if (used === undefined || used.utilization <= 0)
+  const { tps, cpu: used, client } = findings;
+  if (used === undefined || used.utilization <= 0) {
     return unknown(name, 'the server’s CPU can’t be seen from here');
-  const perSecond = Math.max(tps.value, tps.value / used.utilization);
+  }
+  const others = coresOfOthers(findings) ?? 0;
+  const own = used.utilization * used.cores - others;
+  const room = own > 0 ? Math.max(1, (used.cores - others) / own) : 1;
   const each = used.msPerTransaction === undefined ? '' : `, ${show(used.msPerTransaction)} ms a transaction`;
+  const shared = client.sharesMachine && !used.limitedByGroup ? ' (the load generator’s among them)' : '';
   return {
-    name,
-    perSecond,
-    bound: 'about',
-    because: `${percent(used.utilization)} of ${show(used.cores)} cores used${each}`,
+    ...{ name, perSecond: tps.value * room, bound: 'about' },
+    because: `${percent(used.utilization)} of ${show(used.cores)} cores used${shared}${each}`,
   };
 }
 
-function network({ wal, flush, replication }: Findings): MeasuredCeiling {
+function network(findings: Findings): MeasuredCeiling {
   const name = 'network';
+  const { tps, wal, flush, replication, waits } = findings;
   const { replicas, linkBitsPerSecond } = replication;
   if (replicas === 0) return none(name, 'no replica');
   if (replicas === undefined || linkBitsPerSecond === undefined) {
-    return unknown(name, 'the link’s speed is not known: give it with --link');
+    const waiting = groupShares(waits ?? []).of.replication;
+    const local = interventionOf(findings, 'local_commit');
+    if (local === undefined || local.ratio.low < 1.2 || waiting < 0.5) {
+      return unknown(name, 'the link’s speed is not known: give it with --link');
+    }
+    const because = `sessions wait for standbys ${percent(waiting)} of the time (the link’s speed is not known)`;
+    return { name, perSecond: tps.value, bound: 'about', because };
   }
   if (wal.bytesPerTransaction === undefined) return unknown(name, 'WAL could not be counted');
   const bytes = wal.bytesPerTransaction + WIRE_BYTES_PER_MESSAGE / Math.max(1, flush.commitsPerSync ?? 1);
-  const perSecond = linkBitsPerSecond / 8 / (bytes * replicas);
   return {
-    ...{ name, perSecond },
-    bound: 'about',
+    ...{ name, perSecond: linkBitsPerSecond / 8 / (bytes * replicas), bound: 'about' },
     because: `${show(linkBitsPerSecond / 1e6)} Mbit/s / (${show(bytes)} bytes × ${replicas} ${replicas === 1 ? 'replica' : 'replicas'})`,
   };
 }

@@ -22,7 +22,7 @@ import type { Variant } from './interventions.ts';
 const LOAD_APPLICATION_NAME = 'postern wall explain';
 const STANDBY_LOOK_MS = 200;
 const CATCH_UP_TIMEOUT_MS = 10_000;
-const CATCH_UP_LOOK_MS = 20;
+const CATCH_UP_LOOK_MS = 100;
 const CATCH_UP_BYTES = 64 * 1024;
 
 export interface Pace {

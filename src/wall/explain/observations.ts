@@ -60,7 +60,7 @@ function observation(
   const sum: Weights = {};
   for (const each of weights) {
     for (const [hypothesis, weight] of Object.entries(each) as [Hypothesis, number][]) {
-      if (weight !== 0) sum[hypothesis] = (sum[hypothesis] ?? 0) + weight;
+      if (weight !== 0) sum[hypothesis] = Math.round(((sum[hypothesis] ?? 0) + weight) * 10) / 10;
     }
   }
   return { kind, name, text, weights: sum };
@@ -100,7 +100,7 @@ function cpuIsUsed(findings: Findings): Observation[] {
   const text = `${percent(utilization)} of ${where} used${whose.length > 0 ? ` (${whose.join(', ')})` : ''}`;
   const tell = (weights: Weights) => [observation('system', 'CPU', text, weights)];
   // What others use, they would share: a machine that they fill says little of this load.
-  const isOthers = others !== undefined && others > 0.5 * cores;
+  const isOthers = isFilledByOthers(findings);
   if (utilization >= CPU_FULL) return tell({ cpu: isOthers ? 1 : 3, client_bound: -1 });
   if (utilization >= CPU_NEARLY_FULL) return tell({ cpu: isOthers ? 0.5 : 1.5 });
   return tell({ cpu: utilization >= CPU_ROOM ? -2 : -4 });
@@ -123,6 +123,10 @@ function cpuStaysTheSame(findings: Findings): Observation[] {
 
 function spread(values: readonly number[]): number {
   return Math.max(...values) / Math.min(...values);
+}
+
+function isFilledByOthers(findings: Findings): boolean {
+  return (coresOfOthers(findings) ?? 0) > 0.5 * (findings.cpu?.cores ?? 0);
 }
 
 /** Of the machine, beside server and generator; undefined where it can't be told apart. */
@@ -196,7 +200,8 @@ function standbysFlush(findings: Findings): Observation[] {
   const text = `synchronous_commit = remote_write: ${times(remote.ratio)}${cpuText(remote)}`;
   const tell = (weights: Weights) => [observation('intervention', STANDBY_FLUSH, text, weights)];
   // A standby receives nothing while it flushes, so leaving out the wait for its flush shows a part of what that costs.
-  if (remote.ratio.low > LARGE_GAIN) return tell({ other: 8, network: -5, wal_fsync: -1 });
+  if (gains(remote.ratio) && remote.ratio.value > LARGE_GAIN)
+    return tell({ other: 8, network: -5, wal_fsync: -1 });
   if (gains(remote.ratio)) return tell({ other: 5, network: -1 });
   return tell(gainsNothing(remote.ratio) ? { network: 1 } : {});
 }
@@ -250,7 +255,8 @@ function flushesFollowOneAnother(findings: Findings): Observation[] {
   const groups = commitsPerSync === undefined ? '' : `, ${show(commitsPerSync)} commits to each`;
   const text = `WAL was being flushed ${percent(Math.min(1, busyShare))} of the time${groups}`;
   const tell = (weights: Weights) => [observation('counters', 'flushes', text, weights)];
-  if (busyShare >= 0.75) return tell({ wal_fsync: 3 });
+  // Who waits for cores too can't flush without a pause.
+  if (busyShare >= (isFull(findings) ? 0.6 : 0.75)) return tell({ wal_fsync: 3 });
   if (busyShare >= 0.5) return tell({ wal_fsync: 1 });
   return tell({ wal_fsync: busyShare >= 0.25 ? -1 : -3 });
 }
@@ -302,9 +308,11 @@ function sessionsWait(findings: Findings): Observation[] {
   const cpu: Weights = cpuUnknown
     ? { cpu: of.cpu >= 0.5 ? 2.5 : of.cpu < 0.2 ? -3 : 0 }
     : { cpu: of.cpu >= 0.4 ? 1 : 0 };
+  // What fills the CPU may be others’ programs; then it is not for this that the server’s sessions have nothing to do.
+  const isIdle = of.client >= 0.7 && (!full || isFilledByOthers(findings));
   const idle: Weights = {
-    client_bound: of.client >= 0.7 && !full ? 4 : of.client >= 0.5 && !full ? 1.5 : of.client < 0.3 ? -4 : 0,
-    ...(of.client >= 0.7 && !full ? { wal_fsync: -3, network: -3, wal_write: -2 } : {}),
+    client_bound: isIdle ? 4 : of.client >= 0.5 && !full ? 1.5 : of.client < 0.3 ? -4 : 0,
+    ...(isIdle ? { wal_fsync: -3, network: -3, wal_write: -2 } : {}),
   };
   return [
     observation(

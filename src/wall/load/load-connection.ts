@@ -96,7 +96,10 @@ async function enter(target: Target, preparation: Buffer, opened: Socket[]): Pro
   await converse(connection, login);
   if (preparation.length > 0) {
     connection.write(preparation);
-    await converse(connection, login);
+    await converse(connection, login).catch((error: unknown) => {
+      if (!(error instanceof ConnectError) || error.serverError === undefined) throw error;
+      throw new ConnectError(`a statement of the workload is refused: ${error.message}`, error.serverError);
+    });
   }
   return connection;
 }

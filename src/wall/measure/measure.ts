@@ -29,7 +29,7 @@ import {
   type SweepResult,
   type Wall,
 } from './sweep.ts';
-import { watchTraffic } from './traffic.ts';
+import { refuseTraffic } from './traffic.ts';
 import { fitUsl } from './usl.ts';
 import { WindowCounters } from './window-counters.ts';
 
@@ -205,7 +205,7 @@ class Measurement {
   private async prepare(): Promise<Prepared> {
     const { options, server, probe, protocol } = this;
     const makesSchema = options.setup ?? true;
-    const traffic = await this.refuseTraffic();
+    const traffic = await this.traffic();
     const facts = await server.facts();
     const settings = this.settingsThatCount(facts);
     const earlier = new EarlierPoints(options.resume, settings);
@@ -228,15 +228,11 @@ class Measurement {
   }
 
   /** Gives what was seen. */
-  private async refuseTraffic(): Promise<string | undefined> {
+  private async traffic(): Promise<string | undefined> {
     const { probe, options, server } = this;
-    if (probe === undefined || options.allowTraffic === true) return undefined;
-    const pid = await server.backendPid();
-    const { isQuiet, seen } = await watchTraffic(probe, pid === undefined ? [] : [pid], options.signal);
-    if (isQuiet) return seen;
-    throw new MeasureError(
-      `the server has other traffic on it (${seen}), which a measurement would harm and be spoilt by; measure another server, or say --i-know`,
-    );
+    if (probe === undefined) return undefined;
+    if (options.allowTraffic === true) return 'not looked for';
+    return refuseTraffic(server, probe, options.signal);
   }
 
   private settingsThatCount(facts: ServerFacts): MeasureSettings {

@@ -161,6 +161,12 @@ export function steadiness(bins: readonly number[]): Steadiness {
 
 /** The median of the slopes between all pairs of points: a few outliers don't move it. 0 with fewer than two points. */
 export function theilSenSlope(xs: readonly number[], ys: readonly number[]): number {
+  const slopes = pairwiseSlopes(xs, ys);
+  return slopes.length === 0 ? 0 : medianOf(slopes);
+}
+
+/** Of all pairs of points that differ in x, in no order. */
+export function pairwiseSlopes(xs: readonly number[], ys: readonly number[]): number[] {
   const slopes: number[] = [];
   for (let later = 1; later < xs.length; later++) {
     for (let earlier = 0; earlier < later; earlier++) {
@@ -168,7 +174,7 @@ export function theilSenSlope(xs: readonly number[], ys: readonly number[]): num
       if (run !== 0) slopes.push((ys[later]! - ys[earlier]!) / run);
     }
   }
-  return slopes.length === 0 ? 0 : medianOf(slopes);
+  return slopes;
 }
 
 /**

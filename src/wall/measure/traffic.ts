@@ -3,6 +3,7 @@
  * meanwhile. A measurement beside other traffic harms that, and tells nothing of the server.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type MeasuredServer, MeasureError } from '../server/measured-server.ts';
 import type { ProbeConnection } from '../server/probe-connection.ts';
 
 export interface TrafficSample {
@@ -41,8 +42,22 @@ const SAMPLE = `SELECT
       AND backend_type = 'client backend' AND NOT pid = ANY($1)) AS busy,
   pg_stat_clear_snapshot()`;
 
+/** Gives what was seen; rejects with MeasureError if the server has other traffic on it. */
+export async function refuseTraffic(
+  server: MeasuredServer,
+  probe: ProbeConnection,
+  signal?: AbortSignal,
+): Promise<string> {
+  const pid = await server.backendPid();
+  const { isQuiet, seen } = await watchTraffic(probe, pid === undefined ? [] : [pid], signal);
+  if (isQuiet) return seen;
+  throw new MeasureError(
+    `the server has other traffic on it (${seen}), which a measurement would harm and be spoilt by; measure another server, or say --i-know`,
+  );
+}
+
 /** `ownPids`: sessions that don't count. */
-export async function watchTraffic(
+async function watchTraffic(
   connection: ProbeConnection,
   ownPids: readonly number[],
   signal?: AbortSignal,

@@ -12,6 +12,13 @@ import { assert, unreachable } from '../../base/assert.ts';
 export const CEILING_NAMES = ['wal_fsync', 'wal_write', 'cpu', 'network'] as const;
 export type CeilingName = (typeof CEILING_NAMES)[number];
 
+export const CEILING_TITLES: Readonly<Record<CeilingName, string>> = {
+  wal_fsync: 'WAL fsync',
+  wal_write: 'WAL insertion and writing',
+  cpu: 'CPU',
+  network: 'network to replicas',
+};
+
 /** All above 0, but for replicas and wireOverheadBytes, which may be 0. */
 export interface ModelInputs {
   /** One flush of the WAL to durable storage. */

@@ -2,8 +2,8 @@
 import { escapeHtml } from '../report/html.ts';
 import { PAGE_STYLE } from '../report/report-page.ts';
 import {
+  CEILING_TITLES,
   type Ceiling,
-  type CeilingName,
   type Ceilings,
   ceilingsOf,
   formatCount,
@@ -13,13 +13,6 @@ import {
   placeOf,
   shapesOf,
 } from './ceilings.ts';
-
-export const CEILING_TITLES: Readonly<Record<CeilingName, string>> = {
-  wal_fsync: 'WAL fsync',
-  wal_write: 'WAL insertion and writing',
-  cpu: 'CPU',
-  network: 'network to replicas',
-};
 
 const BAR_WIDTH = 30;
 const TITLE_WIDTH = Math.max(...Object.values(CEILING_TITLES).map((title) => title.length));
@@ -48,8 +41,8 @@ export function modelText({ inputs, rates }: ModelPage): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** One line to each ceiling, for other reports too. */
-export function barLines(ceilings: Ceilings): string[] {
+/** One line to each ceiling. */
+function barLines(ceilings: Ceilings): string[] {
   const most = longest(ceilings);
   return ceilings.all.map((each) => {
     const share = Math.min(1, each.perSecond / most);
@@ -85,14 +78,14 @@ export function modelHtml(page: ModelPage): string {
   const rows = page.rates
     .map((rate) => {
       const place = placeSentence(placeOf(rate, ceilings));
-      return `<tr><td>${rateText(rate)}</td><td>${escapeHtml(place)}</td></tr>`;
+      return `<tr><td>${rateText(rate)}</td><td class="left">${escapeHtml(place)}</td></tr>`;
     })
     .join('');
   const shapes = shapesOf(page.inputs)
     .map(({ name, change, inputs }) => {
       const { binding } = ceilingsOf(inputs);
       const cells = [name, change, rateText(binding.perSecond), CEILING_TITLES[binding.name]];
-      return `<tr>${cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join('')}</tr>`;
+      return `<tr>${cells.map((cell) => `<td class="left">${escapeHtml(cell)}</td>`).join('')}</tr>`;
     })
     .join('');
   return `<!doctype html>
@@ -100,6 +93,7 @@ export function modelHtml(page: ModelPage): string {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>Four ceilings of one primary</title>
 <style>${PAGE_STYLE}</style>
 </head>
@@ -109,9 +103,9 @@ export function modelHtml(page: ModelPage): string {
 <p>${escapeHtml(`${bindingSentence(ceilings)} ${NOTE}`)}</p>
 ${barChart(ceilings)}
 <h2>What the shape of the workload does to it</h2>
-<table><thead><tr><th>shape</th><th>change</th><th>ceiling</th><th>binds</th></tr></thead><tbody>${shapes}</tbody></table>
+<div class="scroll"><table><thead><tr>${['shape', 'change', 'ceiling', 'binds'].map((head) => `<th class="left">${head}</th>`).join('')}</tr></thead><tbody>${shapes}</tbody></table></div>
 <h2>Where a rate stands</h2>
-<table><tbody>${rows}</tbody></table>
+<div class="scroll"><table><tbody>${rows}</tbody></table></div>
 </main>
 </body>
 </html>

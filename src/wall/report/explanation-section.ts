@@ -1,5 +1,6 @@
 /** What binds the server, as a section of the report's page: the verdict, its evidence, the waits, the ceilings. */
 import type { Explanation } from '../explain/explanation.ts';
+import { CEILING_TITLES } from '../model/ceilings.ts';
 import { escapeHtml, percent, wholeNumber } from './html.ts';
 
 const BAR_PIXELS = 220;
@@ -41,7 +42,7 @@ function ceilingsTable({ ceilings, lowestCeiling }: Explanation): string {
           : 'unknown'
         : `${bound === 'at_least' ? 'at least ' : ''}${wholeNumber(perSecond)}`;
     const shown = name === lowestCeiling ? `<strong>${figure}</strong>` : figure;
-    return row([name.replace('_', ' '), shown, escapeHtml(because)]);
+    return row([CEILING_TITLES[name], shown, escapeHtml(because)]);
   });
   return table(['ceiling', 'a second', 'because'], rows);
 }

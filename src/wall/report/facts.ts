@@ -12,16 +12,12 @@ export function essentialFacts(result: SweepResult): Fact[] {
     ['durability', durability(server.settings)],
     ['server', `PostgreSQL ${server.version ?? 'unknown'}, ${standbys(server.replicas)}`],
     ['hardware', result.sharesMachine ? machineText(machine) : 'of the server: not visible from here'],
-    [
-      'client',
-      result.sharesMachine
-        ? 'on the same machine as the server: they take its cores from each other'
-        : `on another machine (${machineText(machine)})`,
-    ],
+    ['client', clientText(result)],
     ['data', dataText(result)],
     ['checkpoints', checkpointText(result.points)],
     ['full-page images', fullPageText(result)],
     ['errors', errorText(result.points)],
+    ['void points', voidText(result.points)],
     ['stolen CPU', stealText(result.points)],
     ...(result.traffic === undefined ? [] : [['other traffic', result.traffic] as const]),
     ...(server.unread.length === 0 ? [] : [['not readable', server.unread.join(', ')] as const]),
@@ -46,8 +42,11 @@ const DURABILITY_SETTINGS = [
   ...['fsync', 'synchronous_commit', 'full_page_writes', 'wal_level', 'synchronous_standby_names'],
 ];
 
-function durability(settings: Readonly<Record<string, string>>): string {
-  const told = DURABILITY_SETTINGS.map((name) => `${name}=${settings[name] ?? 'unknown'}`);
+/** The settings that a commit's OK rests on. */
+export function durability(settings: Readonly<Record<string, string>>): string {
+  const told = DURABILITY_SETTINGS.map(
+    (name) => `${name}=${settings[name] === '' ? "''" : (settings[name] ?? 'unknown')}`,
+  );
   const isDurable = settings.fsync === 'on' && settings.synchronous_commit !== 'off';
   const warning = settings.fsync === undefined || isDurable ? '' : ' (commits are NOT durable)';
   return told.join(', ') + warning;
@@ -62,13 +61,20 @@ function standbys(replicas: number | undefined): string {
       : `${replicas} streaming standbys`;
 }
 
+function clientText({ sharesMachine, machine, tls }: SweepResult): string {
+  const place = sharesMachine
+    ? 'on the same machine as the server: they take its cores from each other'
+    : `on another machine (${machineText(machine)})`;
+  return tls ? `${place}; over TLS` : place;
+}
+
 function machineText(machine: SweepResult['machine']): string {
   return `${machine.cores} × ${machine.cpuModel}, ${gibibytes(machine.memoryBytes)}`;
 }
 
 function dataText(result: SweepResult): string {
   const { dataBytes, sharedBuffersBytes, sharesMachine, machine } = result;
-  if (dataBytes === undefined) return 'size unknown';
+  if (dataBytes === undefined) return 'size unknown (not in tables of the measurement)';
   const over = (bytes: number, name: string): string => `${(dataBytes / bytes).toFixed(2)} of ${name}`;
   return [
     `${gibibytes(dataBytes)} at the end`,
@@ -106,7 +112,10 @@ function errorText(points: readonly SweepPoint[]): string {
 function stealText(points: readonly SweepPoint[]): string {
   const shares = points.flatMap(({ stealShare }) => (stealShare === undefined ? [] : [stealShare]));
   if (shares.length === 0) return 'unknown';
+  return `at most ${percent(Math.max(...shares), 1)} of the generator's machine`;
+}
+
+function voidText(points: readonly SweepPoint[]): string {
   const voided = points.filter((point) => isVoid(point)).length;
-  const voids = voided === 0 ? '' : `; ${voided} of ${points.length} points were void`;
-  return `at most ${percent(Math.max(...shares), 1)} of the generator's machine${voids}`;
+  return voided === 0 ? 'none' : `${voided} of ${points.length}`;
 }

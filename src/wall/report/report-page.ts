@@ -26,6 +26,7 @@ h2 { font-size: 16px; margin: 36px 0 10px; }
 .curve-0 { --accent: var(--curve-0); } .curve-1 { --accent: var(--curve-1); }
 .curve-2 { --accent: var(--curve-2); } .curve-3 { --accent: var(--curve-3); }
 .scroll { overflow-x: auto; }
+.note + .scroll { margin-top: 14px; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; color: var(--faint); }
@@ -33,6 +34,7 @@ thead th.group[colspan] { color: var(--accent); text-align: left; }
 .group { border-left: 1px solid var(--line); }
 .left { text-align: left; white-space: normal; }
 td.left { color: var(--faint); min-width: 160px; }
+.dense td.left { min-width: 0; }
 .best-cell { font-weight: 700; }
 .bar { display: inline-block; height: 9px; background: var(--curve-0); border-radius: 2px; min-width: 1px; }
 em { color: var(--warn); font-style: normal; font-weight: 600; }

@@ -107,11 +107,11 @@ describe('the report of a search', () => {
 
   it('shows what binds the server, escaped', () => {
     expect(text(page)).toContain('LWLock:WALWrite 41.0%');
-    expect(text(page)).toContain('wal fsync at least 12,000');
+    expect(text(page)).toContain('WAL fsync at least 12,000');
     expect(page).not.toContain('<b>hostile</b>');
     const printed = explanationText(sampleExplanation());
     expect(printed).toContain('synchronous_commit off: 1.60 times (1.50 to 1.70)');
-    expect(printed).toContain('ceiling wal fsync at least 12,000  <- the lowest');
+    expect(printed).toContain('ceiling WAL fsync                  at least 12,000  ← lowest');
   });
 
   it('shows an open loop by its rates', () => {

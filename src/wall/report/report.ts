@@ -141,7 +141,9 @@ function bestCard(curve: ReportCurve, index: number): string {
   const rate = wall === undefined || wall.kind === 'void' ? undefined : wall.rate;
   const shown =
     wall?.kind === 'reached' ? points.find(({ clients }) => clients === wall.chosenClients) : best;
-  const figure = rate !== undefined ? formatRate(rate) : best === undefined ? '–' : wholeNumber(best.tps);
+  const bound = wall?.kind === 'not-reached' ? 'at least ' : '';
+  const figure =
+    rate !== undefined ? `${bound}${formatRate(rate)}` : best === undefined ? '–' : wholeNumber(best.tps);
   const detail =
     shown === undefined
       ? 'nothing measured'

@@ -254,7 +254,7 @@ export class MeasuredServer {
     return {
       data: this.ownsSchema
         ? await bytes(
-            `SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::float8 AS bytes FROM pg_class
+            `SELECT sum(pg_total_relation_size(oid))::float8 AS bytes FROM pg_class
              WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'm')`,
             [MEASURE_SCHEMA],
           )

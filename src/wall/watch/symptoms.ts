@@ -392,7 +392,7 @@ function meanOfKnown(values: readonly (number | undefined)[]): number | undefine
   return known.length === 0 ? undefined : known.reduce((sum, value) => sum + value, 0) / known.length;
 }
 
-export function formatBytes(bytes: number): string {
+function formatBytes(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB'];
   let value = Math.abs(bytes);
   let unit = 0;

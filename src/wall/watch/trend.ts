@@ -3,6 +3,7 @@
  * rank test gives it. A few outliers don't move it, and the noise need not be normal.
  * Source: Sen, "Estimates of the regression coefficient based on Kendall's tau" (1968).
  */
+import { pairwiseSlopes } from '../measure/statistics.ts';
 
 export interface Trend {
   /** Of y for each unit of x. */
@@ -24,13 +25,10 @@ const NORMAL_975 = 1.96;
 export function trendOf(points: readonly Observation[]): Trend | undefined {
   const count = points.length;
   if (count < POINTS_MIN) return undefined;
-  const slopes: number[] = [];
-  for (let later = 1; later < count; later++) {
-    for (let earlier = 0; earlier < later; earlier++) {
-      const run = points[later]!.x - points[earlier]!.x;
-      if (run !== 0) slopes.push((points[later]!.y - points[earlier]!.y) / run);
-    }
-  }
+  const slopes = pairwiseSlopes(
+    points.map(({ x }) => x),
+    points.map(({ y }) => y),
+  );
   if (slopes.length === 0) return undefined;
   slopes.sort((a, b) => a - b);
   const reach = NORMAL_975 * Math.sqrt((count * (count - 1) * (2 * count + 5)) / 18);

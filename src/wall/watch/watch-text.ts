@@ -1,5 +1,6 @@
-/** What a watch sees, in words: a block that is written over in a terminal, one line for each change in a log. */
+/** What a watch sees, in words: a block that is written over in a terminal, one line for each change, and one a minute, in a log. */
 import type { ProbeCost } from '../server/probe-connection.ts';
+import type { MeasuredWall } from './measured-wall.ts';
 import type { Arrival } from './rate-history.ts';
 import { formatMs, type Reading, SYMPTOM_NAMES, type SymptomName } from './symptoms.ts';
 
@@ -11,7 +12,7 @@ const TITLES: Readonly<Record<SymptomName, string>> = {
 };
 
 export interface Distance {
-  readonly wall: number;
+  readonly wall: MeasuredWall;
   readonly share: number | undefined;
   readonly arrival: Arrival | undefined;
 }
@@ -31,11 +32,18 @@ export function readingBlock(options: {
       present && firstPresentMs !== undefined ? `, first seen ${elapsed(firstPresentMs - startedMs)}` : '';
     return ` ${mark} ${TITLES[name].padEnd(26)} ${text}${since}`;
   });
-  const rate = reading.writesPerSecond === undefined ? '' : `${Math.round(reading.writesPerSecond)} writes/s`;
-  const mean = reading.meanWriteMs === undefined ? '' : `, ${formatMs(reading.meanWriteMs)} each on average`;
-  lines.push(`   ${rate}${mean}${distance === undefined ? '' : `; ${distanceText(distance)}`}`);
+  lines.push(`   ${loadText(reading, distance)}`);
   lines.push(`   ${verdictText(reading)}`, `   ${costText(cost, looks)}`);
   return lines;
+}
+
+/** The rate of writes, and how far it is from the wall. */
+export function loadText({ writesPerSecond, meanWriteMs }: Reading, distance: Distance | undefined): string {
+  const rate = writesPerSecond === undefined ? 'no rate yet' : `${Math.round(writesPerSecond)} writes/s`;
+  // None was met under way: that says nothing of their time.
+  const mean =
+    meanWriteMs === undefined || meanWriteMs === 0 ? '' : `, ${formatMs(meanWriteMs)} each on average`;
+  return `${rate}${mean}${distance === undefined ? '' : `; ${distanceText(distance)}`}`;
 }
 
 export function verdictText({ verdict, symptoms }: Reading): string {
@@ -53,9 +61,10 @@ export function verdictText({ verdict, symptoms }: Reading): string {
   }
 }
 
-export function distanceText({ wall, share, arrival }: Distance): string {
+function distanceText({ wall, share, arrival }: Distance): string {
   const at = share === undefined ? '' : `${Math.round(share * 100)}% of `;
-  return `${at}the wall of ${Math.round(wall)}; ${arrivalText(arrival)}`;
+  const bound = wall.isLowerBound ? 'at least ' : '';
+  return `${at}the wall of ${bound}${Math.round(wall.rate)}; ${arrivalText(arrival)}`;
 }
 
 function arrivalText(arrival: Arrival | undefined): string {

@@ -1,0 +1,148 @@
+/** UPDATEs by key of many clients as one statement (src/coalesce/multi-row-update.ts): each is answered as if it were alone. */
+import type pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { seededRandom } from '../../src/wall/load/seeded-random.ts';
+import { RawClient } from '../support/raw-client.ts';
+import { startTestFront, type TestFront } from './front.ts';
+
+const CLIENTS = 24;
+const ROWS = 500;
+
+let front: TestFront;
+
+beforeAll(async () => {
+  front = await startTestFront({
+    schema: `
+      SET ROLE app;
+      CREATE TABLE rows (id int PRIMARY KEY, n int8 NOT NULL DEFAULT 0 CHECK (n >= 0), note text);
+      INSERT INTO rows SELECT i FROM generate_series(1, ${ROWS}) i;
+      CREATE TABLE pairs (kind text NOT NULL, part int NOT NULL, n int NOT NULL DEFAULT 0);
+      INSERT INTO pairs SELECT 'k' || i % ${ROWS}, i / ${ROWS} FROM generate_series(0, ${2 * ROWS - 1}) i;
+      CREATE TABLE taken (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, postern_1 int);
+      INSERT INTO taken SELECT i FROM generate_series(1, ${ROWS}) i`,
+  });
+});
+afterAll(() => front?.stop());
+
+/** `body(client, step)` by all clients at once, some steps each. */
+async function together(
+  body: (client: pg.Client, of: { client: number; random: (below: number) => number }) => Promise<void>,
+  steps = 60,
+): Promise<void> {
+  const clients = await Promise.all(Array.from({ length: CLIENTS }, () => front.connect()));
+  await Promise.all(
+    clients.map(async (client, index) => {
+      const next = seededRandom(index + 1);
+      const random = (below: number) => Math.floor(next() * below);
+      for (let step = 0; step < steps; step++) await body(client, { client: index, random });
+    }),
+  );
+}
+
+/** Has an UPDATE for several reached the table? Its lanes' last statements are looked at while all write. */
+async function isSeen(table: string): Promise<boolean> {
+  const rows = await front.server.query(
+    `SELECT FROM pg_stat_activity WHERE query LIKE 'UPDATE ${table}%postern_rows%' LIMIT 1`,
+  );
+  return rows.length > 0;
+}
+
+async function rowsOf(text: string): Promise<Record<string, unknown>[]> {
+  const client = await front.connectDirectly();
+  return (await client.query(text)).rows;
+}
+
+describe('UPDATEs by key', () => {
+  it('add up, whoever wrote the same row, in whatever way; and who finds no row hears UPDATE 0', async () => {
+    const sums = new Map<number, number>();
+    let seen = false;
+    await together(async (client, { client: index, random }) => {
+      const id = 1 + random(ROWS + 20);
+      const add = 1 + random(5);
+      // PostgreSQL reads `07` as 7: for the router they are two keys.
+      const key = random(2) === 0 ? String(id) : `0${id}`;
+      const text = 'UPDATE rows SET n = n + $1, note = $2 WHERE id = $3';
+      const { rowCount } = await client.query({ name: 'add', text, values: [add, `by ${index}`, key] });
+      expect(rowCount).toBe(id <= ROWS ? 1 : 0);
+      if (id <= ROWS) sums.set(id, (sums.get(id) ?? 0) + add);
+      if (index === 0) seen ||= await isSeen('rows');
+    });
+    const rows = await rowsOf('SELECT id, n::int FROM rows');
+    for (const { id, n } of rows) expect([id, n]).toEqual([id, sums.get(Number(id)) ?? 0]);
+    expect(seen).toBe(true);
+  });
+
+  it('that touch several rows each say how many', async () => {
+    const counts = new Map<string, number>();
+    let seen = false;
+    await together(async (client, { client: index, random }) => {
+      const kind = `k${random(ROWS)}`;
+      const text = 'UPDATE pairs SET n = n + $2 WHERE kind = $1;';
+      const { rowCount } = await client.query({ name: 'kind', text, values: [kind, 1] });
+      expect(rowCount).toBe(2);
+      counts.set(kind, (counts.get(kind) ?? 0) + 1);
+      if (index === 0) seen ||= await isSeen('pairs');
+    });
+    const rows = await rowsOf('SELECT kind, n FROM pairs');
+    for (const { kind, n } of rows) expect([kind, n]).toEqual([kind, counts.get(String(kind)) ?? 0]);
+    expect(seen).toBe(true);
+  });
+
+  it('fail for themselves alone', async () => {
+    const before = await rowsOf('SELECT id, n::int FROM rows');
+    const sums = new Map(before.map(({ id, n }) => [Number(id), Number(n)]));
+    let failed = 0;
+    await together(async (client, { random }) => {
+      const id = 1 + random(ROWS);
+      const values = random(40) === 0 ? [-1_000_000, id] : [1, id];
+      const text = 'UPDATE rows SET n = n + $1 WHERE id = $2';
+      const error = await client.query({ name: 'check', text, values }).then(
+        () => undefined,
+        (reason) => reason,
+      );
+      if (values[0] === 1) {
+        expect(error).toBeUndefined();
+        sums.set(id, (sums.get(id) ?? 0) + 1);
+      } else {
+        expect(error).toMatchObject({ code: '23514' });
+        failed++;
+      }
+    });
+    expect(failed).toBeGreaterThan(0);
+    const rows = await rowsOf('SELECT id, n::int FROM rows');
+    for (const { id, n } of rows) expect([id, n]).toEqual([id, sums.get(Number(id))]);
+  });
+
+  it('of a table whose columns are called like ours stay statements of their own', async () => {
+    let sum = 0;
+    await together(async (client, { random }) => {
+      const text = 'UPDATE taken SET n = n + $2, postern_1 = postern_1 WHERE id = $1';
+      const { rowCount } = await client.query({ name: 'taken', text, values: [1 + random(ROWS), 2] });
+      expect(rowCount).toBe(1);
+      sum += 2;
+    }, 20);
+    expect(await rowsOf('SELECT sum(n)::int AS sum FROM taken')).toEqual([{ sum }]);
+  });
+
+  it.each([
+    ['UPDATE rows SET n = n + 1 WHERE id = $1', 1, 'UPDATE 1'],
+    ['INSERT INTO rows (id) VALUES ($1)', 10_000, 'INSERT 0 1'],
+  ])('and other writes are described to who has asked: %s', async (text, first, tag) => {
+    const clients = await Promise.all(
+      Array.from({ length: CLIENTS }, () => RawClient.connect({ port: front.router.port })),
+    );
+    for (const client of clients) await client.exchange([['parse', 's', text], ['sync']]);
+    let id = first;
+    for (let step = 0; step < 10; step++) {
+      const answers = clients.map((client, i) => {
+        const described = i % 2 === 0 ? [['describe', 'P', ''] as const] : [];
+        return client.exchange([['bind', '', 's', [String(id++)]], ...described, ['execute', ''], ['sync']]);
+      });
+      for (const [i, lines] of (await Promise.all(answers)).entries()) {
+        const described = i % 2 === 0 ? ['NoData'] : [];
+        expect(lines).toEqual(['BindComplete', ...described, `Complete ${tag}`, 'Ready I']);
+      }
+    }
+    for (const client of clients) client.socket.destroy();
+  });
+});
