@@ -4,8 +4,9 @@
  * are those of the wall's report.
  */
 
-import { escapeHtml, percent, scriptJson, uplotFile } from '../../src/wall/report/html.ts';
-import { DRAW_CHARTS_FUNCTION, PAGE_STYLE } from '../../src/wall/report/report-page.ts';
+import { escapeHtml, percent } from '../../src/wall/report/html.ts';
+import { htmlPage } from '../../src/wall/report/page.ts';
+import { DRAW_CHARTS_FUNCTION } from '../../src/wall/report/report-page.ts';
 import type { Point } from './point.ts';
 import { median } from './ratios.ts';
 import type { BenchResult } from './result.ts';
@@ -36,31 +37,17 @@ export function renderCharts(result: BenchResult): string {
       .join(', '),
     ...result.notes,
   ];
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>${escapeHtml(title)}</title>
-<style>${uplotFile('uPlot.min.css')}${PAGE_STYLE}</style>
-</head>
-<body>
-<main>
-<header>
+  return htmlPage({
+    title: title,
+    main: `<header>
 <h1>${escapeHtml(title)}</h1>
 ${facts.map((fact) => `<p class="note">${escapeHtml(fact)}</p>`).join('\n')}
 </header>
 <section><h2>Ratios: the median, and each round</h2><div class="scroll">${ratiosTable(result)}</div></section>
 ${charts.map(chartSection).join('\n')}
-<section><h2>CPU, in microseconds a transaction</h2><div class="scroll">${cpuTable(result.points)}</div></section>
-</main>
-<script type="application/json" id="data">${scriptJson(charts)}</script>
-<script>${uplotFile('uPlot.iife.min.js')}</script>
-<script>${SCRIPT}</script>
-</body>
-</html>
-`;
+<section><h2>CPU, in microseconds a transaction</h2><div class="scroll">${cpuTable(result.points)}</div></section>`,
+    charts: { data: charts, script: SCRIPT },
+  });
 }
 
 /** In the scale model the clients tell the primaries: all its points are one curve. */

@@ -43,6 +43,14 @@ describe('an UPDATE for several', () => {
     expect(MultiRowUpdate.of('UPDATE t SET a = $1 WHERE id = $2', new Array(33).fill(INT8))).toBe(false);
   });
 
+  it('is not made of a text with our names, or where equal is not the same: areas', () => {
+    expect(MultiRowUpdate.of('UPDATE t SET a = $1 WHERE postern_at = $2', [INT8, INT8])).toBe(false);
+    expect(MultiRowUpdate.of('UPDATE t SET a = Postern_1 + $1 WHERE id = $2', [INT8, INT8])).toBe(false);
+    expect(MultiRowUpdate.of('UPDATE t SET a = $1 WHERE U&"postern\\005fat" = $2', [INT8, INT8])).toBe(false);
+    for (const oid of [600, 601, 602, 603, 604, 628, 718])
+      expect(MultiRowUpdate.of('UPDATE t SET a = $1 WHERE shape = $2', [INT8, oid])).toBe(false);
+  });
+
   it('does not pay where many touch no row, or after it was refused', () => {
     const form = formOf('UPDATE t SET a = $1 WHERE id = $2', [INT8, INT8]);
     for (let i = 0; i < 100; i++) form.noteOutcome(64, 8);

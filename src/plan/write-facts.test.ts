@@ -154,9 +154,14 @@ test.each<[string, boolean]>([
   ['UPDATE t SET a = $1 WHERE id < $2', false],
   ['UPDATE t SET a = $1 WHERE id = $2 AND xmin = $3', false],
   ['UPDATE t SET a = $1 WHERE t.row_to_json = $2', false],
+  // The whole row, which changes with each of its columns.
+  ['UPDATE t SET a = $1 WHERE t = $2', false],
+  ['UPDATE t AS u SET a = $1 WHERE u = $2', false],
+  ['UPDATE t AS u SET a = $1 WHERE u.* = $2', false],
+  ['UPDATE t SET a = current_query() WHERE id = $1', false],
   ['UPDATE t SET a = $1 WHERE id = $2 RETURNING a', false],
   ['DELETE FROM t WHERE id = $1', false],
   ['INSERT INTO t VALUES ($1)', false],
 ])('an update by key: %s: %s', (text, expected) => {
-  expect(statementOf(text).write?.updatesByKey).toBe(expected);
+  expect(statementOf(text).write?.updatesByKey ?? false).toBe(expected);
 });

@@ -1,6 +1,6 @@
 /** The exits as a table in a terminal, as JSON, and as one HTML page. */
 import { escapeHtml } from '../report/html.ts';
-import { PAGE_STYLE } from '../report/report-page.ts';
+import { htmlPage } from '../report/page.ts';
 import { descriptionOf, type ExitOutcome, type ExitsReport, type MeasuredExit } from './exit.ts';
 import { findingOf, type Ratio } from './pairs.ts';
 
@@ -90,18 +90,9 @@ export function exitsHtml(report: ExitsReport): string {
     return `<tr>${cells.map((cell) => `<td class="left">${escapeHtml(cell)}</td>`).join('')}</tr>`;
   });
   const heads = ['exit', 'gain (95%)', 'tps', 'p50, ms', 'measured on', 'costs', 'risks'];
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Exits from the wall</title>
-<style>${PAGE_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>Exits from the wall${report.target === undefined ? '' : ` of ${escapeHtml(report.target)}`}</h1>
+  return htmlPage({
+    title: 'Exits from the wall',
+    main: `<h1>Exits from the wall${report.target === undefined ? '' : ` of ${escapeHtml(report.target)}`}</h1>
 ${conclusions(report)
   .map((sentence) => `<p class="verdict">${escapeHtml(sentence)}</p>`)
   .join('\n')}
@@ -110,11 +101,8 @@ ${gainChart(report)}
 <tbody>
 ${rows.join('\n')}
 </tbody></table></div>
-<p class="note">${escapeHtml(`${report.clients} clients, windows of ${report.windowSeconds} s in turns, begun ${report.startedAt}. ${report.model}`)}</p>
-</main>
-</body>
-</html>
-`;
+<p class="note">${escapeHtml(`${report.clients} clients, windows of ${report.windowSeconds} s in turns, begun ${report.startedAt}. ${report.model}`)}</p>`,
+  });
 }
 
 const CHART_WIDTH = 900;

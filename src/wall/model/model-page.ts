@@ -1,6 +1,6 @@
 /** The model of four ceilings as text with bars, as JSON, and as one HTML file with its chart. */
 import { escapeHtml } from '../report/html.ts';
-import { PAGE_STYLE } from '../report/report-page.ts';
+import { htmlPage } from '../report/page.ts';
 import {
   CEILING_TITLES,
   type Ceiling,
@@ -88,28 +88,16 @@ export function modelHtml(page: ModelPage): string {
       return `<tr>${cells.map((cell) => `<td class="left">${escapeHtml(cell)}</td>`).join('')}</tr>`;
     })
     .join('');
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Four ceilings of one primary</title>
-<style>${PAGE_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>Four ceilings of one primary</h1>
+  return htmlPage({
+    title: 'Four ceilings of one primary',
+    main: `<h1>Four ceilings of one primary</h1>
 <p>${escapeHtml(`${bindingSentence(ceilings)} ${NOTE}`)}</p>
 ${barChart(ceilings)}
 <h2>What the shape of the workload does to it</h2>
 <div class="scroll"><table><thead><tr>${['shape', 'change', 'ceiling', 'binds'].map((head) => `<th class="left">${head}</th>`).join('')}</tr></thead><tbody>${shapes}</tbody></table></div>
 <h2>Where a rate stands</h2>
-<div class="scroll"><table><tbody>${rows}</tbody></table></div>
-</main>
-</body>
-</html>
-`;
+<div class="scroll"><table><tbody>${rows}</tbody></table></div>`,
+  });
 }
 
 const CHART_WIDTH = 720;

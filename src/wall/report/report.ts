@@ -9,8 +9,9 @@ import { formatRate } from '../measure/format-rate.ts';
 import type { SweepPoint, SweepResult } from '../measure/sweep.ts';
 import { oneForEachCount } from './curve-points.ts';
 import { explanationSection } from './explanation-section.ts';
-import { escapeHtml, milliseconds, scriptJson, uplotFile, wholeNumber } from './html.ts';
-import { CHART_SCRIPT, PAGE_STYLE } from './report-page.ts';
+import { escapeHtml, milliseconds, wholeNumber } from './html.ts';
+import { htmlPage } from './page.ts';
+import { CHART_SCRIPT } from './report-page.ts';
 import { FORMAT_VERSION } from './report-schema.ts';
 import {
   allClients,
@@ -59,18 +60,9 @@ export function renderReport(input: ReportInput): string {
     ...curve,
     result: { ...curve.result, points: oneForEachCount(curve.result.points) },
   }));
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>${escapeHtml(title)}</title>
-<style>${uplotFile('uPlot.min.css')}${PAGE_STYLE}</style>
-</head>
-<body>
-<main>
-<header>
+  return htmlPage({
+    title: title,
+    main: `<header>
 <h1>${escapeHtml(title)}</h1>
 <p class="verdict">${escapeHtml(verdict)}</p>
 ${notes.map((note) => `<p class="note">${escapeHtml(note)}</p>`).join('\n')}
@@ -84,14 +76,9 @@ ${curves.map(({ explanation }) => (explanation === undefined ? '' : explanationS
 <section><h2>Beside the figures</h2><div class="scroll">${circumstancesTable(curves)}</div></section>
 ${input.curves.map(windowsSection).join('')}
 ${curves.map(scalabilitySection).join('')}
-<section><h2>Measured on</h2><div class="scroll">${factsTable(input.curves)}</div></section>
-</main>
-<script type="application/json" id="data">${scriptJson(chartData(curves))}</script>
-<script>${uplotFile('uPlot.iife.min.js')}</script>
-<script>${CHART_SCRIPT}</script>
-</body>
-</html>
-`;
+<section><h2>Measured on</h2><div class="scroll">${factsTable(input.curves)}</div></section>`,
+    charts: { data: chartData(curves), script: CHART_SCRIPT },
+  });
 }
 
 function openLoopSections(curves: readonly ReportCurve[]): string {
