@@ -421,6 +421,15 @@ for (const version of [15, 18] as const) {
       }
     });
 
+    test('updates of keys that are checked when the statement ends stay in statements of their own', async () => {
+      await having('CREATE TABLE t (a int UNIQUE DEFERRABLE, b int)', async () => {
+        const cache = newCache({ t: true });
+        const { write } = statementOf('UPDATE t SET a = $1 WHERE b = $2');
+        await cache.load(write!, PATH);
+        expect(cache.memberOf(write!, PATH)).toMatchObject({ kind: 'update', updatesByKey: false });
+      });
+    });
+
     test.each([
       ['CREATE TABLE t (a int, b int)', true],
       ['CREATE TABLE t (a int, b int, c int GENERATED ALWAYS AS (a + 1) STORED)', false],

@@ -7,6 +7,8 @@ import { startTestFront, type TestFront } from './front.ts';
 
 const CLIENTS = 24;
 const ROWS = 500;
+/** Of more columns than 64 rows may have in one Bind. */
+const WIDE = Array.from({ length: 1_100 }, (_, i) => `c${i}`);
 
 let front: TestFront;
 
@@ -19,7 +21,15 @@ beforeAll(async () => {
       CREATE TABLE pairs (kind text NOT NULL, part int NOT NULL, n int NOT NULL DEFAULT 0);
       INSERT INTO pairs SELECT 'k' || i % ${ROWS}, i / ${ROWS} FROM generate_series(0, ${2 * ROWS - 1}) i;
       CREATE TABLE taken (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, postern_1 int);
-      INSERT INTO taken SELECT i FROM generate_series(1, ${ROWS}) i`,
+      INSERT INTO taken SELECT i FROM generate_series(1, ${ROWS}) i;
+      CREATE TABLE tree (id int PRIMARY KEY, code int NOT NULL UNIQUE, above int REFERENCES tree (code));
+      CREATE TABLE parts (id int, place int NOT NULL, n int NOT NULL DEFAULT 0) PARTITION BY LIST (place);
+      CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0);
+      CREATE TABLE parts_1 (n int NOT NULL DEFAULT 0, gone int, place int NOT NULL, id int);
+      ALTER TABLE parts_1 DROP gone;
+      ALTER TABLE parts ATTACH PARTITION parts_1 FOR VALUES IN (1);
+      INSERT INTO parts SELECT i, i % 2 FROM generate_series(1, ${ROWS}) i;
+      CREATE TABLE wide (${WIDE.map((name) => `${name} bool`).join(', ')})`,
   });
 });
 afterAll(() => front?.stop());
@@ -122,6 +132,51 @@ describe('UPDATEs by key', () => {
       sum += 2;
     }, 20);
     expect(await rowsOf('SELECT sum(n)::int AS sum FROM taken')).toEqual([{ sum }]);
+  });
+
+  it('and INSERTs of rows that refer to one another are refused as they would be one by one', async () => {
+    let serial = 0;
+    await together(async (client, { client: index }) => {
+      // Two clients each: a pair of rows in which either needs the other.
+      const pair = 2 * Math.floor(index / 2) + CLIENTS * Math.floor(serial++ / CLIENTS);
+      const [own, other] = index % 2 === 0 ? [pair, pair + 1] : [pair + 1, pair];
+      const text = 'INSERT INTO tree (id, code, above) VALUES ($1, $1, $2)';
+      const failure = await client.query({ name: 'tree', text, values: [own, other] }).then(
+        () => undefined,
+        (error) => error,
+      );
+      expect(failure).toMatchObject({ code: '23503' });
+    }, 20);
+    expect(await rowsOf('SELECT id FROM tree')).toEqual([]);
+  });
+
+  it('that move rows to other partitions are told apart', async () => {
+    const sums = new Map<number, number>();
+    let seen = false;
+    await together(async (client, { client: index, random }) => {
+      const id = 1 + random(ROWS);
+      const text = 'UPDATE parts AS p SET n = p.n + $1, place = 1 - p.place WHERE p.id = $2';
+      const { rowCount } = await client
+        .query({ name: 'move', text, values: [2, id] })
+        // "tuple to be locked was already moved to another partition": as it would be without the router.
+        .catch((error) => (error.code === '40001' ? { rowCount: 0 } : Promise.reject(error)));
+      if (rowCount === 1) sums.set(id, (sums.get(id) ?? 0) + 2);
+      if (index === 0) seen ||= await isSeen('parts');
+    }, 20);
+    for (const { id, n, place } of await rowsOf('SELECT id, n, place FROM parts')) {
+      const sum = sums.get(Number(id)) ?? 0;
+      expect([id, n, place]).toEqual([id, sum, (Number(id) + sum / 2) % 2]);
+    }
+    expect(seen).toBe(true);
+  });
+
+  it('and INSERTs of more parameters than one Bind takes are several', async () => {
+    const text = `INSERT INTO wide VALUES (${WIDE.map((_, i) => `$${i + 1}`).join(', ')})`;
+    const values = WIDE.map(() => true);
+    const clients = await Promise.all(Array.from({ length: 80 }, () => front.connect()));
+    for (let step = 0; step < 3; step++)
+      await Promise.all(clients.map((client) => client.query({ name: 'wide', text, values })));
+    expect(await rowsOf('SELECT count(*)::int FROM wide')).toEqual([{ count: 240 }]);
   });
 
   it.each([
