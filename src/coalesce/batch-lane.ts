@@ -113,7 +113,7 @@ export class BatchLane extends Lane {
     const { format, parameterCount } = first.tail;
     if (format < 0) return 1;
     const form = multiRowOf(first.statement, parameterCount);
-    if (!form) return 1;
+    if (!form || form.parameterCount !== parameterCount) return 1;
     const isUpdate = form instanceof MultiRowUpdate;
     if (isUpdate && !form.pays) return 1;
     this.#affinities.clear();
@@ -127,7 +127,7 @@ export class BatchLane extends Lane {
       if (affinity < 0 || this.#affinities.has(affinity)) break;
       this.#affinities.add(affinity);
     }
-    return rowsFor(end - at);
+    return rowsFor(end - at, parameterCount);
   }
 
   onMessage(type: number, reader: FrameReader, kind: PendingKind, tag: unknown): void {

@@ -23,12 +23,16 @@ const JUDGED_OVER = 1_024;
 const MISSES_ONE_IN = 8;
 /** PostgreSQL's OID of a type that it does not know. */
 const OID_UNKNOWN = 705;
+/** Of point, lseg, path, box, polygon, line, circle: `=` compares areas there, or nearly equal ones, so that it is no key. */
+const GEOMETRIC_OIDS = new Set([600, 601, 602, 603, 604, 628, 718]);
+/** A text with one of our names might find our columns instead of its own, or of none; an escape might hide one. */
+const OUR_NAMES = /postern_|u&"/i;
 
 export class MultiRowUpdate {
   /** The text with its parameters replaced, up to WHERE, and from there on. */
   readonly #head: string;
   readonly #condition: string;
-  readonly #parameterCount: number;
+  readonly parameterCount: number;
   readonly #oids: readonly number[];
   readonly #byRows = new Map<number, SharedStatement>();
   #sent = 0;
@@ -39,13 +43,14 @@ export class MultiRowUpdate {
     this.#head = parts.head;
     this.#condition = parts.condition;
     this.#oids = parts.oids;
-    this.#parameterCount = parts.oids.length;
+    this.parameterCount = parts.oids.length;
   }
 
   /** `oids`: the types of all parameters. False: the statement has no such form. */
   static of(text: string, oids: readonly number[]): MultiRowUpdate | false {
     if (oids.length === 0 || oids.length > PARAMETERS_MAX) return false;
-    if (oids.some((oid) => oid === 0 || oid === OID_UNKNOWN)) return false;
+    if (oids.some((oid) => oid === 0 || oid === OID_UNKNOWN || GEOMETRIC_OIDS.has(oid))) return false;
+    if (OUR_NAMES.test(text)) return false;
     const parts = partsOf(text);
     return parts !== undefined && new MultiRowUpdate({ ...parts, oids });
   }
@@ -55,7 +60,7 @@ export class MultiRowUpdate {
     return !this.#isOff;
   }
 
-  /** A server refused its text, which it must not for a plain statement: one that uses our names, say. */
+  /** A server refused its text, which it must not for a plain statement. */
   turnOff(): void {
     this.#isOff = true;
   }
@@ -75,7 +80,7 @@ export class MultiRowUpdate {
       const values: string[] = [];
       const oids: number[] = [];
       for (let row = 0; row < rows; row++) {
-        const cells = this.#oids.map((_, i) => `$${row * this.#parameterCount + i + 1}`);
+        const cells = this.#oids.map((_, i) => `$${row * this.parameterCount + i + 1}`);
         values.push(`(${cells.join(', ')}, ${row})`);
         oids.push(...this.#oids);
       }

@@ -13,6 +13,11 @@ import { isUpdate, MultiRowUpdate } from './multi-row-update.ts';
 /** Row counts that are prepared: few, so that they stay few on each backend; and so that mostly two make up a batch. */
 const ROW_COUNTS = [64, 48, 40, 32, 28, 24, 20, 16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2] as const;
 
+/** What the protocol can count. */
+const BIND_PARAMETERS_MAX = 65_535;
+/** A statement's text for all rows is kept for each number of rows, here and on each backend. */
+const ROW_TEXT_BYTES_MAX = 4_096;
+
 /** One parameter's place in the row's text, and which it is. */
 interface Piece {
   readonly before: string;
@@ -24,7 +29,8 @@ class MultiRowInsert {
   readonly #head: string;
   readonly #row: readonly Piece[];
   readonly #tail: string;
-  readonly #parameterCount: number;
+  /** As the text has it: the first client to bind it may have got it wrong. */
+  readonly parameterCount: number;
   readonly #oids: readonly number[];
   readonly #byRows = new Map<number, SharedStatement>();
 
@@ -33,27 +39,28 @@ class MultiRowInsert {
     /** Byte offsets of `(…)`. */
     rowStart: number;
     rowEnd: number;
-    parameterCount: number;
     parameterOids: readonly number[];
   }) {
     const bytes = Buffer.from(options.text);
     this.#head = bytes.toString('utf8', 0, options.rowStart);
     this.#tail = bytes.toString('utf8', options.rowEnd);
-    this.#parameterCount = options.parameterCount;
     this.#oids = options.parameterOids;
     const pieces: Piece[] = [];
+    let parameterCount = options.parameterOids.length;
     let copied = options.rowStart;
     for (let token = nextToken(bytes, options.rowStart); token.start < options.rowEnd; ) {
       if (token.kind === 'end') break;
       if (token.kind === 'parameter') {
         const number = Number(bytes.toString('latin1', token.start + 1, token.end));
         pieces.push({ before: bytes.toString('utf8', copied, token.start), parameter: number - 1 });
+        parameterCount = Math.max(parameterCount, number);
         copied = token.end;
       }
       token = nextToken(bytes, token.end);
     }
     pieces.push({ before: bytes.toString('utf8', copied, options.rowEnd), parameter: -1 });
     this.#row = pieces;
+    this.parameterCount = parameterCount;
   }
 
   statement(rows: number): SharedStatement {
@@ -62,8 +69,8 @@ class MultiRowInsert {
       const oids: number[] = [];
       const values: string[] = [];
       for (let row = 0; row < rows; row++) {
-        for (let i = 0; i < this.#parameterCount; i++) oids.push(this.#oids[i] ?? 0);
-        values.push(this.#rowText(row * this.#parameterCount));
+        for (let i = 0; i < this.parameterCount; i++) oids.push(this.#oids[i] ?? 0);
+        values.push(this.#rowText(row * this.parameterCount));
       }
       const text = this.#head + values.join(', ') + this.#tail;
       statement = { text, parameterOids: oids, validated: false };
@@ -80,9 +87,10 @@ class MultiRowInsert {
   }
 }
 
-/** The most rows, up to `count`, that one statement takes; 1: none. */
-export function rowsFor(count: number): number {
-  for (const rows of ROW_COUNTS) if (rows <= count) return rows;
+/** The most rows, up to `count`, that one statement takes with so many parameters each; 1: none. */
+export function rowsFor(count: number, parameterCount: number): number {
+  for (const rows of ROW_COUNTS)
+    if (rows <= count && rows * parameterCount <= BIND_PARAMETERS_MAX) return rows;
   return 1;
 }
 
@@ -102,7 +110,7 @@ export function multiRowOf(statement: SharedStatement, parameterCount: number): 
   if (needsTypes(statement, parameterCount)) return false;
   const made = isUpdate(statement.text)
     ? MultiRowUpdate.of(statement.text, inferredOids.get(statement) ?? statement.parameterOids)
-    : insertOf(statement, parameterCount);
+    : insertOf(statement);
   known.set(statement, made);
   return made;
 }
@@ -118,10 +126,10 @@ export function noteTypes(statement: SharedStatement, oids: readonly number[]): 
   inferredOids.set(statement, oids);
 }
 
-function insertOf(statement: SharedStatement, parameterCount: number): MultiRowInsert | false {
-  const { text, parameterOids } = statement;
+function insertOf({ text, parameterOids }: SharedStatement): MultiRowInsert | false {
   const range = rowOf(text);
-  return range ? new MultiRowInsert({ text, ...range, parameterCount, parameterOids }) : false;
+  if (!range || range.rowEnd - range.rowStart > ROW_TEXT_BYTES_MAX) return false;
+  return new MultiRowInsert({ text, ...range, parameterOids });
 }
 
 /** INSERT INTO name [AS alias] [(columns)] VALUES (row), and nothing behind it. */

@@ -435,7 +435,10 @@ for (const version of [15, 18] as const) {
       ['CREATE TABLE t (a int, b int, c int GENERATED ALWAYS AS (a + 1) STORED)', false],
       ['CREATE TABLE t (a int UNIQUE, b int REFERENCES t (a) ON UPDATE CASCADE)', false],
       ['CREATE TABLE t (a int UNIQUE, b int REFERENCES t (a))', false],
-      ['CREATE TABLE t (a int UNIQUE, b int); CREATE TABLE u (a int REFERENCES t (a) ON DELETE CASCADE)', true],
+      [
+        'CREATE TABLE t (a int UNIQUE, b int); CREATE TABLE u (a int REFERENCES t (a) ON DELETE CASCADE)',
+        true,
+      ],
     ])(
       'an update may be one with others where it changes nothing but what it names: %s',
       async (setup, together) => {

@@ -19,7 +19,10 @@ import { NO_SWITCHES, type ReachKind, reachQuery, USER_NAMES_QUERY } from './wri
 interface Verdict {
   /** Why not; undefined: yes. */
   readonly reason: string | undefined;
-  /** User triggers tell one statement of several rows from several statements, so these rows keep their statements. */
+  /**
+   * One statement of several rows may come to something else than several statements, so these rows keep theirs: user triggers
+   * and a user's functions tell them apart, and a foreign key to its own table is checked when a statement ends.
+   */
   readonly oneByOne: boolean;
   /** A write changes only the columns that it names. */
   readonly contained: boolean;
@@ -179,6 +182,7 @@ export class WriteFactsCache {
       reason: [],
       apart: [],
       spreading: [],
+      linking: [],
       harmless: [],
       expression: [],
       agreedExpression: [],
@@ -203,7 +207,7 @@ export class WriteFactsCache {
     const [apart] = texts.apart.sort();
     return {
       reason: apart,
-      oneByOne: texts.agreedTrigger.length > 0,
+      oneByOne: texts.agreedTrigger.length > 0 || functions.length > 0 || texts.linking.length > 0,
       contained: texts.spreading.length === 0,
       apart: apart !== undefined,
     };

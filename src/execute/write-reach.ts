@@ -16,8 +16,10 @@ export type ReachKind =
   | 'reason'
   /** `text` says why they may not share a transaction with others, though they may share a backend. */
   | 'apart'
-  /** `text` says why a write may change more columns of its table than it names. */
+  /** `text` says why an update may change more columns than it names, or be judged together with others. */
   | 'spreading'
+  /** `text` says why one statement of several rows may be taken where a statement for each of them is not. */
+  | 'linking'
   /** `text` is the name of a harmless function of an extension, which expressions may call. */
   | 'harmless'
   /** `text` is an SQL expression, or several with commas between, that a write may evaluate. */
@@ -197,6 +199,12 @@ SELECT 'apart', r.label || ' has the deferrable constraint ' || pg_catalog.quote
 UNION ALL
 SELECT DISTINCT 'spreading', r.label || ' has a generated column'
   FROM relation r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid AND a.attgenerated <> ''
+UNION ALL
+SELECT DISTINCT 'spreading', r.label || ' has a unique constraint that is checked when a statement ends'
+  FROM relation r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid AND c.condeferrable AND c.contype IN ('u', 'p', 'x')
+UNION ALL
+SELECT DISTINCT 'linking', r.label || ' has a foreign key to itself'
+  FROM relation r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid AND c.confrelid = r.oid AND c.contype = 'f'
 UNION ALL
 SELECT DISTINCT 'spreading', r.label || ' is reached by the action of a foreign key'
   FROM relation r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid AND c.contype = 'f' AND c.confupdtype IN ('c', 'n', 'd')

@@ -93,8 +93,15 @@ function targetOf(node: Node) {
   return undefined;
 }
 
-/** Those would hold everybody else of the batch up, or answer by what others of the batch did. */
-const NOT_BESIDE_OTHERS = new Set(['pg_sleep', 'pg_sleep_for', 'pg_sleep_until', 'currval', 'lastval']);
+/** Those would hold everybody else of the batch up, or answer by what others of the batch did, or by how they were sent. */
+const NOT_BESIDE_OTHERS = new Set([
+  'pg_sleep',
+  'pg_sleep_for',
+  'pg_sleep_until',
+  'currval',
+  'lastval',
+  'current_query',
+]);
 
 /**
  * Whether a call by this name leaves nothing behind but what the statement itself writes. nextval does, but a sequence
@@ -182,9 +189,11 @@ function collectRowParameters(condition: Node | undefined, found: Set<number>): 
 /** These change with every UPDATE, whatever it sets. */
 const SYSTEM_COLUMNS = new Set(['ctid', 'xmin', 'xmax', 'cmin', 'cmax', 'tableoid']);
 
-function isUpdateByKey({ whereClause, targetList, returningClause }: UpdateStmt): boolean {
+function isUpdateByKey({ relation, whereClause, targetList, returningClause }: UpdateStmt): boolean {
   const compared = new Set<string>();
   if (!whereClause || returningClause || !collectComparedColumns(whereClause, compared)) return false;
+  // The table's own name is the whole row, if no column has it: that changes with each of them.
+  if (compared.has(relation?.alias?.aliasname ?? relation?.relname ?? '')) return false;
   return (targetList ?? []).every(
     (target) => 'ResTarget' in target && !compared.has(target.ResTarget.name ?? ''),
   );
