@@ -62,7 +62,7 @@ describe('postern wall explain', () => {
     const { status, err } = await ended;
     expect([status, err]).toEqual([130, expect.stringContaining('interrupted')]);
     expect(await server.query(`SELECT 1 FROM pg_namespace WHERE nspname LIKE 'postern%'`)).toEqual([]);
-    await expect.poll(sessions, { timeout: 5_000 }).toBe(0);
+    await expect.poll(sessions, { timeout: 20_000 }).toBe(0);
   });
 
   it.each([

@@ -49,6 +49,16 @@ describe('postern wall measure', () => {
   const file = (name: string): string => path.join(directory, name);
   const written = (name: string) => reportSchema.parse(JSON.parse(readFileSync(file(name), 'utf8')));
 
+  /** On a machine that is busy with other tests the only point may be void; then it is measured again. */
+  async function notVoid(args: readonly string[]): Promise<Awaited<Run['ended']>> {
+    for (let tries = 1; ; tries++) {
+      const run = await start(args).ended;
+      // Without --fail-below the report says so, and there is no error.
+      const isVoid = run.status === 1 && (run.err === '' || run.err.includes('every point was void'));
+      if (!isVoid || tries === 5) return run;
+    }
+  }
+
   it('prints each point of a list and writes the files', async () => {
     const files = ['--json', file('r.json'), '--html', file('r.html'), '--csv', file('r.csv')];
     const { status, out, err } = await start([server.dsn(), '--clients', '1,4', ...short, ...files]).ended;
@@ -98,7 +108,7 @@ describe('postern wall measure', () => {
     await server.query('CREATE TABLE IF NOT EXISTS mine (n int)');
     writeFileSync(file('mine.sql'), '\\set n random(1, 9)\nINSERT INTO mine VALUES (:n);\n');
     const args = ['--script', file('mine.sql'), '--rate', '200', '--clients', '4', '--seconds', '1'];
-    const { status, out, err } = await start([server.dsn(), ...args, '--json', file('o.json')]).ended;
+    const { status, out, err } = await notVoid([server.dsn(), ...args, '--json', file('o.json')]);
     expect([status, err]).toEqual([0, '']);
     expect(out).toMatch(/^At 200 arrivals a second: /m);
     const [point] = written('o.json').curves[0]!.points;
@@ -109,15 +119,8 @@ describe('postern wall measure', () => {
 
   it('ends with status 3 below what was asked for', async () => {
     const args = [server.dsn(), '--clients', '2', ...short, '--fail-below'];
-    // On a machine that is busy with other tests the only point may be void; then there is nothing to compare.
-    const told = async (bound: string) => {
-      for (let tries = 0; ; tries++) {
-        const run = await start([...args, bound]).ended;
-        if (run.status !== 1 || !run.err.includes('every point was void') || tries === 4) return run;
-      }
-    };
-    expect((await told('1')).status).toBe(0);
-    const below = await told('9000000');
+    expect((await notVoid([...args, '1'])).status).toBe(0);
+    const below = await notVoid([...args, '9000000']);
     expect(below.status).toBe(3);
     expect(below.err).toMatch(/^postern: [\d,]+ transactions a second are below --fail-below 9,000,000\n$/);
   });
@@ -128,7 +131,8 @@ describe('postern wall measure', () => {
     const busy = async (): Promise<void> => {
       while (!stopped) await server.query('SELECT pg_sleep(0.02)');
     };
-    const traffic = busy();
+    // Without it the server isn't refused, which is what is told then.
+    const traffic = busy().catch(() => {});
     try {
       const refused = await start(args).ended;
       expect(refused.status).toBe(1);
@@ -148,7 +152,7 @@ describe('postern wall measure', () => {
     expect(status).toBe(130);
     expect(err).toContain('interrupted');
     expect(await server.query(`SELECT 1 FROM pg_namespace WHERE nspname = 'postern_wall'`)).toEqual([]);
-    await expect.poll(sessions, { timeout: 5_000 }).toBe(0);
+    await expect.poll(sessions, { timeout: 20_000 }).toBe(0);
   });
 
   it.each([

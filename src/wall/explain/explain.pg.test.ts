@@ -7,6 +7,7 @@ import { type ExplainOptions, explainWall } from './explain.ts';
 import { explanationSchema, INTERVENTION_NAMES } from './explanation.ts';
 
 const PACE = { warmupMs: 10, windowMs: 60, pairs: 1 };
+const IN_TIME = { timeout: 20_000 };
 const versions: (15 | 18)[] = (await isVersionInstalled(15)) ? [15, 18] : [18];
 
 /** What no version changes is tested on one. */
@@ -62,7 +63,7 @@ describe.each(versions)('explainWall on PostgreSQL %s', (version) => {
     expect(inputs.replicas).toBe(0);
     expect(ceilings.map(({ bound }) => bound).at(-1)).toBe('none');
     expect(evidenceText(explanation)).toContain('The four ceilings');
-    await expect.poll(leftovers, { timeout: 5000 }).toEqual([]);
+    await expect.poll(leftovers, IN_TIME).toEqual([]);
   });
 
   itOnce('does without what it is not given: tables of its own, rights, connections', async () => {
@@ -84,11 +85,11 @@ describe.each(versions)('explainWall on PostgreSQL %s', (version) => {
       onProgress: ({ kind }) => kind === 'running' && interruption.abort(new Error('enough')),
     });
     expect(error.message).toBe('enough');
-    await expect.poll(leftovers, { timeout: 5000 }).toEqual([]);
+    await expect.poll(leftovers, IN_TIME).toEqual([]);
     const wrong = workloadFromScript('INSERT INTO {schema}absent VALUES (1);', { name: 'wrong' });
     expect((await failure({ workload: wrong })).message).toContain('absent');
     expect((await failure({ clients: 200 })).message).toContain('connections to spare');
-    await expect.poll(leftovers, { timeout: 5000 }).toEqual([]);
+    await expect.poll(leftovers, IN_TIME).toEqual([]);
   });
 
   itOnce('leaves a schema alone that is somebody else’s, and does without the twin', async () => {
@@ -102,7 +103,7 @@ describe.each(versions)('explainWall on PostgreSQL %s', (version) => {
   itOnce('refuses a server with other traffic when it is asked to', async () => {
     const sleeping = server.query(`SELECT pg_sleep(600)`).catch(() => {});
     await expect
-      .poll(() => server.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'`))
+      .poll(() => server.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'`), IN_TIME)
       .toHaveLength(1);
     expect((await failure({ refuseTraffic: true })).message).toContain('other traffic');
     await server.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'`);

@@ -15,18 +15,39 @@ afterEach(async () => {
   await server?.stop();
 });
 
-async function wallOf(options: {
+interface Search {
+  readonly wall: Wall;
+  readonly capacity: number;
+  readonly points: number;
+  /** Whether the machine let the generator or the server wait. */
+  readonly isDisturbed: boolean;
+}
+
+const TRIES = 3;
+
+/** A search that was disturbed says little of searches: it is done again, and the last one counts. */
+async function wallOf(options: Parameters<typeof search>[0]): Promise<Search> {
+  for (let tries = 1; ; tries++) {
+    const found = await search(options);
+    if (!found.isDisturbed || tries === TRIES) return found;
+    await generator?.close();
+    await server?.stop();
+  }
+}
+
+async function search(options: {
   servers: number;
   serviceMs: number;
   service: ServiceTimes;
   clientsMax: number;
-}): Promise<{ wall: Wall; capacity: number; points: number }> {
+}): Promise<Search> {
   server = await startFakeServer(options);
   const load = new LoadGenerator({
     ...{ target: server.target(), workload: eventsWorkload(), protocol: 'prepared', schema: '', workers: 1 },
   });
   generator = load;
   let points = 0;
+  let isDisturbed = false;
   const wall = await findWall({
     settings: { clientsMax: options.clientsMax, clientsMaxIs: 'max-clients' },
     measure: async (clients, purpose) => {
@@ -34,14 +55,15 @@ async function wallOf(options: {
       const { point } = await measurePoint({
         ...{ generator: load, clients, purpose, warmupSeconds: 0.1, windowSeconds: 0.5, processes: {} },
       });
+      isDisturbed ||= point.voidReasons !== undefined && point.voidReasons.length > 0;
       // A machine that is busy with other tests voids points; what is tested here is the search over those that are measured.
       return searchPoint({ ...point, voidReasons: [] });
     },
   });
-  return { wall, capacity: server.capacityPerSecond, points };
+  return { wall, capacity: server.capacityPerSecond, points, isDisturbed };
 }
 
-describe('the wall of a server of known capacity', () => {
+describe('the wall of a server of known capacity', { timeout: 120_000 }, () => {
   it.each<[ServiceTimes, number, number]>([
     ['deterministic', 8, 4],
     ['exponential', 4, 1],

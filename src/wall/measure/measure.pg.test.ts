@@ -19,12 +19,10 @@ async function number(server: TestServer, sql: string): Promise<number> {
   return Number(Object.values(row!)[0]);
 }
 
-/** The error that it rejects with. */
+/** The error that it rejects with; never rejects itself, since it may be waited for only later. */
 async function failure(run: Promise<unknown>): Promise<Error> {
   return run.then(
-    () => {
-      throw new Error('it was expected to fail');
-    },
+    () => new Error('it was expected to fail'),
     (error: Error) => error,
   );
 }

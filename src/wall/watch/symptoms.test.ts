@@ -35,6 +35,7 @@ function sample(atMs: number, load: Load): WatchSample {
     writesPerSecond: 1_000,
     writeAgesMs: ages,
     walWaiters: Math.round(walShare * ages.length),
+    seesAllSessions: true,
     standbys:
       lag === undefined ? [] : [{ name: 'near', sendBytes: 0, flushBytes: 0, replayBytes: 0, ...lag }],
   };
@@ -54,6 +55,10 @@ function watch(options: {
     readings.push(step.reading);
   }
   return readings;
+}
+
+function exponential(meanMs: number, random: () => number): number {
+  return -meanMs * Math.log(1 - random());
 }
 
 function firstPresent(readings: readonly Reading[], name: (typeof SYMPTOM_NAMES)[number]): number {
@@ -145,6 +150,70 @@ describe('the symptoms of a primary', () => {
     expect(firstPresent(thenIs({ p50Ms: 2, p99Ms: 30, walShare: 0 }), 'latency')).toBe(-1);
     expect(firstPresent(thenIs({ p50Ms: 1, p99Ms: 4, walShare: 0.4 }), 'latency')).toBe(-1);
     expect(firstPresent(thenIs({ p50Ms: 30, p99Ms: 31, walShare: 0.4 }), 'latency')).toBe(-1);
+  });
+
+  describe('where hardly a write is found under way while it is calm', () => {
+    interface Writes {
+      readonly writes: number;
+      readonly meanMs: number;
+      /** Of those under way: exponential times have the same mean again. */
+      readonly ageMs?: (random: () => number) => number;
+    }
+
+    /** As many are under way as Little's law says; from the ninetieth second on it is `later`. */
+    function looks(seed: number, calm: Writes, later: Writes): Reading[] {
+      const random = seededRandom(seed);
+      let state = initialState();
+      return Array.from({ length: 240 }, (_, second) => {
+        const { writes, meanMs, ageMs } = second < 90 ? calm : later;
+        const underWay = (writes * meanMs) / 1000;
+        const count = Math.floor(underWay) + (random() < underWay % 1 ? 1 : 0);
+        const look: WatchSample = {
+          ...sample(second * 1000, {}),
+          writesPerSecond: writes,
+          writeAgesMs: Array.from({ length: count }, () => ageMs?.(random) ?? exponential(meanMs, random)),
+          walWaiters: count,
+        };
+        const step = observe(state, look, OPTIONS);
+        state = step.state;
+        return step.reading;
+      });
+    }
+
+    const seeds = [1, 2, 3, 4, 5, 6, 7, 8];
+    const calm: Writes = { writes: 50, meanMs: 1 };
+
+    it.each(seeds)('reckon what is calm, so that a jump is not learnt as calm (seed %i)', (seed) => {
+      const readings = looks(seed, calm, { writes: 500, meanMs: 50 });
+      expect(readings[89]!.calmAges!.p99Ms).toBeLessThan(20);
+      expect(firstPresent(readings, 'latency')).toBeGreaterThan(90);
+      expect(firstPresent(readings, 'latency')).toBeLessThan(130);
+      expect(readings.at(-1)!.symptoms.latency.present).toBe(true);
+    });
+
+    it.each(seeds)('see no rise in more writes that take no longer (seed %i)', (seed) => {
+      const same = looks(seed, calm, { writes: 1_000, meanMs: 1 });
+      expect(firstPresent(same, 'latency')).toBe(-1);
+      // Half of those under way are the one in two hundred that takes two hundred times as long.
+      const ageMs = (random: () => number): number => exponential(random() < 0.5 ? 0.5 : 100, random);
+      const longTailed = looks(seed, calm, { writes: 1_000, meanMs: 1, ageMs });
+      expect(firstPresent(longTailed, 'latency')).toBe(-1);
+    });
+
+    it('learn nothing from what other roles hide', () => {
+      let state = initialState();
+      for (let second = 0; second < 90; second++) {
+        const hidden = {
+          ...sample(second * 1000, {}),
+          writeAgesMs: [],
+          walWaiters: 0,
+          seesAllSessions: false,
+        };
+        const step = observe(state, hidden, OPTIONS);
+        state = step.state;
+        expect(step.reading.calmAges).toBeUndefined();
+      }
+    });
   });
 
   it('say "at the wall" when all four stand, and not before', () => {

@@ -24,6 +24,8 @@ export interface WatchSample {
   /** How many of them wait for WAL to be written, flushed or confirmed. */
   readonly walWaiters: number;
   readonly standbys: readonly StandbyLag[];
+  /** Whether the ages are those of all roles' sessions, as the writes a second are. */
+  readonly seesAllSessions: boolean;
 }
 
 /** Bytes behind, by the step at which they wait. */
@@ -59,8 +61,7 @@ export interface WatchState {
   /** Of the window, oldest first. */
   readonly samples: readonly WatchSample[];
   readonly symptoms: Readonly<Record<SymptomName, Symptom>>;
-  /** The lowest percentiles of a whole window so far: how it is when it is calm. */
-  readonly calm: Ages | undefined;
+  readonly calm: Calm;
   /** When a standby's slope was last judged, and how often in a row it was above 0. */
   readonly slopes: ReadonlyMap<string, { readonly judgedMs: number; readonly above: number }>;
 }
@@ -68,6 +69,14 @@ export interface WatchState {
 export interface Ages {
   readonly p50Ms: number;
   readonly p99Ms: number;
+}
+
+/** How it is when it is calm, by the calmest whole window so far. */
+export interface Calm {
+  /** Undefined: there never were enough of them, or older ones than can be reckoned from `meanMsMax`. */
+  readonly ages: Ages | undefined;
+  /** The most that a write can have taken on average, which is known even where hardly one was found under way. */
+  readonly meanMsMax: number | undefined;
 }
 
 export interface SymptomReading {
@@ -84,6 +93,8 @@ export interface Reading {
   /** 'wall': all four are present; 'wall as far as seen': all that can be seen, at least two, are. */
   readonly verdict: 'calm' | 'symptoms' | 'wall as far as seen' | 'wall';
   readonly ages: Ages | undefined;
+  /** What `ages` are held against; undefined: still learning. */
+  readonly calmAges: Ages | undefined;
   /** By Little's law. */
   readonly meanWriteMs: number | undefined;
   readonly walWaiterShare: number | undefined;
@@ -105,6 +116,8 @@ const CPU_SHARE = 0.95;
 const GROWTH_FACTOR = 2;
 const WAL_WAITER_SHARE = 0.1;
 const AGES_MIN = 10;
+/** What is learnt once is held against all that comes, and is the lowest of many: less than these give no p99 for that. */
+const CALM_AGES_MIN = 100;
 /** So many writes a second in so many looks, and not one of them under way: that is no chance. */
 const HIDDEN_WRITES_MIN = 1_000;
 const HIDDEN_LOOKS_MIN = 20;
@@ -113,6 +126,8 @@ const WINDOW_SHARE_MIN = 0.5;
 /** Judged a third of a window apart, so that the same second doesn't count three times. */
 const SLOPES_IN_A_ROW = 3;
 const LAG_BYTES_MIN = 1024 * 1024;
+/** Of the normal distribution: a mean that is said to be the most is it in 99 of 100 windows. */
+const NORMAL_99 = 2.326;
 
 const ABSENT: Symptom = { phase: 'absent', sinceMs: 0, firstPresentMs: undefined };
 
@@ -120,7 +135,7 @@ export function initialState(): WatchState {
   return {
     samples: [],
     symptoms: { cpu: ABSENT, lag: ABSENT, latency: ABSENT, slo: ABSENT },
-    calm: undefined,
+    calm: { ages: undefined, meanMsMax: undefined },
     slopes: new Map(),
   };
 }
@@ -162,11 +177,12 @@ export function observe(
   }
   const isWhole = sample.atMs - samples[0]!.atMs >= options.windowMs * WINDOW_SHARE_MIN;
   return {
-    state: { samples, symptoms, slopes, calm: isWhole ? calmest(state.calm, agesOf(samples)) : state.calm },
+    state: { samples, symptoms, slopes, calm: isWhole ? calmest(state.calm, samples) : state.calm },
     reading: {
       symptoms: readings,
       verdict: verdictOf(readings),
       ages,
+      calmAges: calmAgesOf(state.calm),
       ...loadOf(recent),
       worstLag: lags.reduce<LagReading | undefined>(
         (worst, lag) => (worst === undefined || lag.bytes > worst.bytes ? lag : worst),
@@ -257,22 +273,34 @@ function withoutAges(samples: readonly WatchSample[]): Condition {
 
 function latencyCondition(options: {
   ages: Ages | undefined;
-  calm: Ages | undefined;
+  calm: Calm;
   recent: readonly WatchSample[];
   samples: readonly WatchSample[];
 }): Condition {
-  const { ages, calm, recent, samples } = options;
+  const { ages, recent, samples } = options;
+  const calm = calmAgesOf(options.calm);
   if (ages === undefined) return withoutAges(samples);
   const share = walWaiterShareOf(recent) ?? 0;
   const text = `writes under way are ${formatMs(ages.p50Ms)} old at p50, ${formatMs(ages.p99Ms)} at p99; ${Math.round(share * 100)}% wait for WAL`;
   if (calm === undefined)
     return { holds: false, unknown: undefined, text: `${text} (still learning what is calm)` };
-  const hasGrown = ages.p99Ms >= GROWTH_FACTOR * calm.p99Ms;
+  const hasGrown = ages.p99Ms >= GROWTH_FACTOR * calm.p99Ms && mayHaveGrownOnAverage(options.calm, recent);
   const tailGrowsMore = ages.p99Ms - calm.p99Ms > ages.p50Ms - calm.p50Ms;
+  const most = options.calm.ages === undefined ? 'at most ' : '';
   return known(
     hasGrown && tailGrowsMore && share >= WAL_WAITER_SHARE,
-    `${text} (calm: ${formatMs(calm.p50Ms)} and ${formatMs(calm.p99Ms)})`,
+    `${text} (calm: ${most}${formatMs(calm.p50Ms)} and ${formatMs(calm.p99Ms)})`,
   );
+}
+
+/**
+ * Ages that were reckoned from a mean are as good as the shape of its distribution is known: writes that seldom take long
+ * have a higher p99. Their mean itself needs no shape.
+ */
+function mayHaveGrownOnAverage(calm: Calm, recent: readonly WatchSample[]): boolean {
+  if (calm.ages !== undefined || calm.meanMsMax === undefined) return true;
+  const { meanWriteMs } = loadOf(recent);
+  return meanWriteMs === undefined || meanWriteMs >= GROWTH_FACTOR * calm.meanMsMax;
 }
 
 function sloCondition(options: {
@@ -376,9 +404,42 @@ function agesOf(samples: readonly WatchSample[]): Ages | undefined {
   return p50Ms === undefined || p99Ms === undefined ? undefined : { p50Ms, p99Ms };
 }
 
-function calmest(before: Ages | undefined, ages: Ages | undefined): Ages | undefined {
-  if (before === undefined || ages === undefined) return before ?? ages;
-  return ages.p99Ms < before.p99Ms ? ages : before;
+/**
+ * A load that comes in one jump, upon a server where hardly a write was ever found under way, is not to be learnt as calm:
+ * the first ages that are enough have to be lower than those reckoned before it came, as later ones than those before.
+ */
+function calmest(before: Calm, samples: readonly WatchSample[]): Calm {
+  const ages = agesIn(samples).length < CALM_AGES_MIN ? undefined : agesOf(samples);
+  const lowest = calmAgesOf(before);
+  const isLower = ages !== undefined && (lowest === undefined || ages.p99Ms < lowest.p99Ms);
+  return {
+    ages: isLower ? ages : before.ages,
+    meanMsMax: leastKnown(before.meanMsMax, meanMsMaxOf(samples)),
+  };
+}
+
+/** Those that were found, or those that times with such a mean would have, if they are exponential. */
+function calmAgesOf({ ages, meanMsMax }: Calm): Ages | undefined {
+  if (ages !== undefined || meanMsMax === undefined) return ages;
+  return { p50Ms: meanMsMax * Math.log(2), p99Ms: meanMsMax * Math.log(100) };
+}
+
+/**
+ * By Little's law from the number found under way, none at all included: the 99% limit of a Poisson count over the writes
+ * of so many looks. Source of the limit: Wilson and Hilferty, "The distribution of chi-square" (1931).
+ */
+function meanMsMaxOf(samples: readonly WatchSample[]): number | undefined {
+  const { writesPerSecond } = loadOf(samples);
+  if (writesPerSecond === undefined || writesPerSecond === 0) return undefined;
+  if (!samples.every((each) => each.seesAllSessions)) return undefined;
+  const next = agesIn(samples).length + 1;
+  const limit = next * (1 - 1 / (9 * next) + NORMAL_99 / (3 * Math.sqrt(next))) ** 3;
+  return (limit / samples.length / writesPerSecond) * 1000;
+}
+
+function leastKnown(one: number | undefined, other: number | undefined): number | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return Math.min(one, other);
 }
 
 function percentileOf(values: readonly number[], share: number): number | undefined {

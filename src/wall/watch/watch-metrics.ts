@@ -2,7 +2,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Gauge, Registry } from 'prom-client';
-import { type Reading, SYMPTOM_NAMES } from './symptoms.ts';
+import { type Ages, type Reading, SYMPTOM_NAMES } from './symptoms.ts';
 
 const REQUEST_TIMEOUT_MS = 5_000;
 
@@ -22,9 +22,16 @@ export class WatchMetrics {
   );
   private readonly distance = this.gauge('postern_wall_distance', 'Writes a second over the measured wall.');
   private readonly cpu = this.gauge('postern_wall_cpu_share', 'Use of the processors, from 0 to 1.');
-  private readonly age = this.gauge('postern_wall_write_age_seconds', 'Ages of write statements under way.', [
-    'quantile',
-  ]);
+  private readonly age: Gauge<'quantile'> = this.gauge(
+    'postern_wall_write_age_seconds',
+    'Ages of write statements under way.',
+    ['quantile'],
+  );
+  private readonly calmAge: Gauge<'quantile'> = this.gauge(
+    'postern_wall_calm_write_age_seconds',
+    'What the ages are held against: how old they were, or at most were, when it was calm.',
+    ['quantile'],
+  );
   private readonly waiters = this.gauge(
     'postern_wall_wal_waiter_share',
     'Write statements that wait for WAL to be written, flushed or confirmed.',
@@ -37,7 +44,7 @@ export class WatchMetrics {
   /** `reading` undefined: the server could not be asked. */
   show(reading: Reading | undefined, extra: { distance: number | undefined; lookSeconds: number }): void {
     this.up.set(reading === undefined ? 0 : 1);
-    for (const each of [this.symptom, this.age, this.lag]) each.reset();
+    for (const each of [this.symptom, this.age, this.calmAge, this.lag]) each.reset();
     if (reading === undefined) return;
     for (const name of SYMPTOM_NAMES) {
       const { unknown, present } = reading.symptoms[name];
@@ -49,10 +56,8 @@ export class WatchMetrics {
     setKnown(this.cpu, reading.cpuShare);
     setKnown(this.waiters, reading.walWaiterShare);
     this.cost.set(extra.lookSeconds);
-    if (reading.ages !== undefined) {
-      this.age.set({ quantile: '0.5' }, reading.ages.p50Ms / 1000);
-      this.age.set({ quantile: '0.99' }, reading.ages.p99Ms / 1000);
-    }
+    setAges(this.age, reading.ages);
+    setAges(this.calmAge, reading.calmAges);
     if (reading.worstLag !== undefined)
       this.lag.set({ standby: reading.worstLag.standby }, reading.worstLag.bytes);
   }
@@ -85,6 +90,12 @@ export class WatchMetrics {
   private gauge<L extends string = never>(name: string, help: string, labelNames: L[] = []): Gauge<L> {
     return new Gauge({ name, help, labelNames, registers: [this.registry] });
   }
+}
+
+function setAges(gauge: Gauge<'quantile'>, ages: Ages | undefined): void {
+  if (ages === undefined) return;
+  gauge.set({ quantile: '0.5' }, ages.p50Ms / 1000);
+  gauge.set({ quantile: '0.99' }, ages.p99Ms / 1000);
 }
 
 /** A gauge without labels keeps its last value otherwise; NaN is how Prometheus writes "not known". */

@@ -28,6 +28,7 @@ export class WatchedServer {
   readonly description: string;
   private readonly connection: ProbeConnection;
   private readonly system: SystemProbe | undefined;
+  private readonly seesAllSessions: boolean;
   private lastSystem: SystemSample | undefined;
   private lastXid: { readonly next: bigint; readonly atMs: number } | undefined;
 
@@ -36,11 +37,13 @@ export class WatchedServer {
     system: SystemProbe | undefined;
     description: string;
     unread: readonly string[];
+    seesAllSessions: boolean;
   }) {
     this.connection = options.connection;
     this.system = options.system;
     this.description = options.description;
     this.unread = options.unread;
+    this.seesAllSessions = options.seesAllSessions;
   }
 
   /** Rejects with MeasureError: unreachable, or no primary. */
@@ -61,7 +64,7 @@ export class WatchedServer {
         throw new MeasureError(`${server.description} is a standby: watch its primary`);
       const system = await systemOf(connection, postmasterPid, nodeExporterUrl);
       return new WatchedServer({
-        ...{ connection, system, description: server.description },
+        ...{ connection, system, description: server.description, seesAllSessions: sees === true },
         unread: [
           ...(sees === true ? [] : ['other roles’ sessions (GRANT pg_monitor shows them)']),
           ...(system === undefined ? ['the processors of the server (--node-exporter URL shows them)'] : []),
@@ -86,6 +89,7 @@ export class WatchedServer {
       writeAgesMs: writers.map(({ age_ms }) => Math.max(0, Number(age_ms))),
       walWaiters: writers.filter(({ wait }) => typeof wait === 'string' && WAL_WAITS.has(wait)).length,
       standbys: standbys.flatMap(lagOf),
+      seesAllSessions: this.seesAllSessions,
     };
   }
 
