@@ -20,16 +20,23 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   catalog: ['base', 'pg', 'platform'],
   plan: ['base', 'pg', 'sql', 'catalog'],
   backend: ['base', 'pg', 'wire', 'platform'],
-  'doors/sharded': ['base', 'pg', 'platform', 'catalog', 'plan'],
+  txn: ['base', 'pg', 'wire', 'platform', 'catalog', 'backend'],
+  ddl: ['base', 'pg', 'platform', 'catalog', 'plan'],
+  'doors/sharded': ['base', 'pg', 'platform', 'catalog', 'plan', 'ddl'],
+  'doors/reference': ['base', 'pg', 'platform', 'catalog', 'plan', 'ddl'],
   coalesce: ['base', 'pg', 'wire', 'platform', 'sql', 'backend'],
-  execute: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'doors', 'coalesce'],
-  session: ['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'execute', 'coalesce'],
+  execute: [
+    ...['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'txn', 'doors', 'coalesce'],
+  ],
+  session: [
+    ...['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'txn', 'execute', 'coalesce'],
+  ],
   embedded: ['base', 'pg', 'platform'],
   wall: ['base', 'pg', 'wire', 'platform'],
   // Where everything is put together.
   cli: [
-    ...['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'doors', 'execute'],
-    ...['coalesce', 'session', 'embedded', 'wall'],
+    ...['base', 'pg', 'wire', 'platform', 'sql', 'catalog', 'plan', 'backend', 'txn', 'doors', 'execute'],
+    ...['ddl', 'coalesce', 'session', 'embedded', 'wall'],
   ],
 };
 

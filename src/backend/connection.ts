@@ -116,10 +116,11 @@ export class BackendConnection implements Flushable {
     return this.#pending.length;
   }
 
-  /** Nothing pending and no transaction: may be given to somebody else. */
+  /** Nothing pending, no transaction, and no Sync that the server waits for: may be given to somebody else. */
   get quiet(): boolean {
     return (
       this.#pending.length === 0 &&
+      !this.#discarding &&
       this.transactionStatus === TransactionStatus.idle &&
       !this.cancelMayStrike &&
       this.#writer.length === 0
@@ -157,9 +158,9 @@ export class BackendConnection implements Flushable {
   }
 
   /** A Parse of the unnamed statement, not remembered. */
-  parseUnnamed(text: string, sink: ResponseSink, tag: unknown): void {
+  parseUnnamed(text: string, sink: ResponseSink, tag: unknown, parameterOids: readonly number[] = []): void {
     this.prepared.addUnnamed();
-    encodeParse(this.#writer, '', text, []);
+    encodeParse(this.#writer, '', text, parameterOids);
     this.#expect(Pending.parse, sink, tag);
   }
 
@@ -186,9 +187,9 @@ export class BackendConnection implements Flushable {
     this.#expect(Pending.bind, sink, tag);
   }
 
-  /** Binds the unnamed portal; `tail` is a Bind message behind its two names. */
-  bindTail(statement: string, tail: Buffer, sink: ResponseSink, tag: unknown): void {
-    encodeBindTail(this.#writer, statement, tail);
+  /** `tail` is a Bind message behind its two names. */
+  bindTail(statement: string, tail: Buffer, sink: ResponseSink, tag: unknown, portal = ''): void {
+    encodeBindTail(this.#writer, statement, tail, portal);
     this.#expect(Pending.bind, sink, tag);
   }
 
@@ -264,10 +265,6 @@ export class BackendConnection implements Flushable {
     else this.#pending.push(Pending.local, sink, tag);
   }
 
-  dropSyncsAfterHead(): number {
-    return this.#pending.dropSyncsAfterHead();
-  }
-
   pauseReading(): void {
     if (this.#paused || this.#closed) return;
     this.#paused = true;
@@ -321,9 +318,10 @@ export class BackendConnection implements Flushable {
     }
   }
 
-  /** Ends it: with Terminate when nothing is pending, at once otherwise. */
-  destroy(): void {
+  /** Ends it: with Terminate when nothing is pending, at once otherwise. `cause`: what those hear who wait for answers. */
+  destroy(cause?: PosternError): void {
     if (this.#closed) return;
+    if (cause) this.#lastFatal = cause;
     if (this.#pending.length === 0) {
       encodeTerminate(this.#writer);
       this.#socket.end(this.#writer.take());

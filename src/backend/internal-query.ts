@@ -118,13 +118,13 @@ export async function switchSettings(connection: BackendConnection, settings: Se
   connection.settings = settings;
 }
 
-/** Borrows a connection of `user` with `settings` for `work`. */
+/** Borrows a connection of `user` with `settings` for `work`, which is brief and waits for nobody's locks. */
 export async function borrow<T>(
   pool: NodePool,
   options: { user: string; settings: Settings },
   work: (connection: BackendConnection) => Promise<T>,
 ): Promise<T> {
-  const connection = await pool.acquire(options.user, options.settings);
+  const connection = await pool.acquire(options.user, options.settings, { brief: true });
   try {
     if (connection.settings.key !== options.settings.key) await switchSettings(connection, options.settings);
     const result = await work(connection);

@@ -37,6 +37,8 @@ export interface BackendLogin {
   readonly user: string;
   readonly password: string | undefined;
   readonly flushQueue: FlushQueue;
+  /** Have the server notice soon when this router is gone. Servers behind a pooler that refuses such settings can't. */
+  readonly keepalives?: boolean | undefined;
 }
 
 /** Every failure is a PosternError: 08001 when the node can't be reached, the server's own SQLSTATE when it refuses. */
@@ -112,6 +114,17 @@ export async function openBackend(login: BackendLogin): Promise<BackendConnectio
   });
 }
 
+/**
+ * Towards a router that is gone without a word (its machine, its network): the server ends the session within half a minute, and
+ * with it a transaction that holds locks. Over TCP alone: a Unix socket has none of these.
+ */
+const KEEPALIVES: readonly (readonly [string, string])[] = [
+  ['tcp_keepalives_idle', '10'],
+  ['tcp_keepalives_interval', '5'],
+  ['tcp_keepalives_count', '3'],
+  ['tcp_user_timeout', '25000'],
+];
+
 class Handshake {
   done = false;
   processId = 0;
@@ -133,6 +146,7 @@ class Handshake {
         ['user', this.#login.user],
         ['database', this.#login.database],
         ['client_encoding', 'UTF8'],
+        ...(this.#login.keepalives && !this.#login.address.host.startsWith('/') ? KEEPALIVES : []),
       ]),
     );
     return this.#writer.take();

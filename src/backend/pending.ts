@@ -81,25 +81,6 @@ export class PendingQueue {
     this.#length--;
   }
 
-  /**
-   * The server ignores Sync while it reads COPY data: forget those that came right behind the COPY. Gives how many. (Any
-   * other message there makes the COPY fail, and a Sync behind that one counts.)
-   */
-  dropSyncsAfterHead(): number {
-    const before = this.#length;
-    const kept: Entry[] = [];
-    let ignored = true;
-    for (let i = 0; i < this.#length; i++) {
-      const entry = this.#ring[(this.#head + i) & (this.#ring.length - 1)]!;
-      if (i > 0 && ignored && entry.kind === Pending.sync) continue;
-      if (i > 0 && entry.kind !== Pending.local) ignored = false;
-      kept.push({ ...entry });
-    }
-    this.#length = 0;
-    for (const entry of kept) this.push(entry.kind, entry.sink, entry.tag);
-    return before - kept.length;
-  }
-
   *entries(): Generator<Readonly<Entry>> {
     for (let i = 0; i < this.#length; i++) yield this.#ring[(this.#head + i) & (this.#ring.length - 1)]!;
   }

@@ -1,6 +1,7 @@
 /** Who gets a backend connection when all are taken: over a real server, with two roles. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startTestServer, type TestServer } from '../../test/support/servers.ts';
+import { BOUNDS } from '../base/bounds.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
 import type { BackendConnection } from './connection.ts';
 import { ask } from './internal-query.ts';
@@ -105,6 +106,40 @@ describe('a pool that is full', () => {
     pool.release(await another);
     pool.share = 1;
     expect(pool.size).toBe(1);
+  });
+
+  it('has more for those who hold one elsewhere, and some more for brief questions, in this order', async () => {
+    const none = Settings.none;
+    const held = [await acquire('busy'), await acquire('busy')];
+    const ordinary = acquire('busy');
+    expect(pool.holders).toHaveLength(MAX);
+    for (let i = 0; i < MAX; i++) held.push(await pool.acquire('busy', none, { beside: true }));
+    const order: string[] = [];
+    const note = (name: string) => (connection: BackendConnection) => {
+      order.push(name);
+      return connection;
+    };
+    const beside = ['first', 'second'].map((name) =>
+      pool.acquire('busy', none, { beside: true }).then(note(name)),
+    );
+    expect(pool.holders).toHaveLength(2 * MAX);
+    const brief: BackendConnection[] = [];
+    for (let i = 0; i < BOUNDS.briefConnections; i++)
+      brief.push(await pool.acquire('busy', none, { brief: true }));
+    const question = pool.acquire('busy', none, { brief: true }).then(note('brief'));
+    pool.release(brief[0]!);
+    expect(await question).toBe(brief[0]);
+    // What is beyond the limit of those who wait now is closed.
+    pool.release(brief[0]!);
+    pool.release(brief[1]!);
+    expect(pool.size).toBe(2 * MAX + BOUNDS.briefConnections - 2);
+    pool.release(held[0]!);
+    pool.release(held[1]!);
+    await Promise.all(beside);
+    expect(order).toEqual(['brief', 'first', 'second']);
+    for (const connection of [...held.slice(2), ...(await Promise.all(beside))]) pool.release(connection);
+    pool.release(await ordinary);
+    expect(pool.size).toBeLessThanOrEqual(MAX);
   });
 
   it('opens no more than there are that wait', async () => {

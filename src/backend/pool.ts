@@ -2,7 +2,9 @@
  * The backend connections to one node, for all roles: few, shared by many clients a transaction at a time.
  *
  * A connection is in one of three places: idle (here), lent (with a session), opening. Their sum never exceeds
- * `connectionsMax`, or the share of it that this process has (`share`). Whoever finds none waits in line, bounded in number and time.
+ * `connectionsMax`, or the share of it that this process has (`share`); for those who hold a connection to another node in the
+ * same transaction, twice that, since they would wait for one another; and for brief questions, which wait for nobody, a few more.
+ * Whoever finds none waits in line, bounded in number and time.
  * Backends log in as the client's own role (docs/decisions), so a connection is lent to its own role only. When the node's
  * limit is reached, an idle one of another role is closed to make room; and where none is idle, roles that want more take their
  * share: one that comes back goes to whoever waits for its role, unless somebody of a role with fewer connections has been
@@ -28,12 +30,17 @@ export interface AcquireTicket {
   giveUp: (() => void) | undefined;
 }
 
+/** Those with the greater need come first, and find more connections. */
+const NEED = { ordinary: 0, beside: 1, brief: 2 } as const;
+type Need = (typeof NEED)[keyof typeof NEED];
+
 interface Waiter {
   readonly user: string;
   readonly settings: Settings;
   readonly resolve: (connection: BackendConnection) => void;
   readonly reject: (error: PosternError) => void;
   readonly deadlineMs: number;
+  readonly need: Need;
   gone: boolean;
 }
 
@@ -97,6 +104,15 @@ export class NodePool {
     return this.#waiters.length;
   }
 
+  /**
+   * The server processes of all connections, if whoever waits can only get one that is lent now; undefined: one is idle, is
+   * being opened, or may be.
+   */
+  get holders(): readonly number[] | undefined {
+    if (this.#opening > 0 || this.#idleCount > 0 || this.size < this.#limit) return undefined;
+    return [...this.#lent].map((connection) => connection.processId);
+  }
+
   /** For how long the first of them has; 0: nobody does. */
   get longestWaitMs(): number {
     const [first] = this.#waiters;
@@ -121,8 +137,19 @@ export class NodePool {
     return connection;
   }
 
-  /** Rejects with a PosternError: 08001 node away, 53300 none free in time. `ticket` leaves the line early. */
-  acquire(user: string, settings: Settings, ticket?: AcquireTicket): Promise<BackendConnection> {
+  /**
+   * Rejects with a PosternError: 08001 node away, 53300 none free in time. `ticket` leaves the line early. `beside`: whoever asks
+   * holds a connection to another node, and others may wait for that one; so that not all wait for one another, these may be
+   * as many again as the limit allows. `brief`: so does whoever asks, and gives it back after a question that waits for nobody's
+   * locks; it never has to wait for those that do.
+   */
+  acquire(
+    user: string,
+    settings: Settings,
+    options: { readonly ticket?: AcquireTicket; readonly beside?: boolean; readonly brief?: boolean } = {},
+  ): Promise<BackendConnection> {
+    const { ticket, beside, brief } = options;
+    const need = brief ? NEED.brief : beside ? NEED.beside : NEED.ordinary;
     const idle = this.tryAcquire(user, settings);
     if (idle) return Promise.resolve(idle);
     const now = this.#options.now();
@@ -136,10 +163,12 @@ export class NodePool {
         resolve,
         reject,
         deadlineMs: now + this.#acquireTimeoutMs,
+        need,
         gone: false,
       };
       if (ticket) ticket.giveUp = () => this.#giveUp(waiter);
-      this.#waiters.push(waiter);
+      const behind = need === NEED.ordinary ? -1 : this.#waiters.findIndex((other) => other.need < need);
+      this.#waiters.splice(behind < 0 ? this.#waiters.length : behind, 0, waiter);
       this.#openForWaiters();
       if (this.#waiters.length > this.#opening) this.onScarcity?.();
     });
@@ -153,7 +182,7 @@ export class NodePool {
     // Whoever had it may have stopped it for a client that does not read.
     connection.resumeReading();
     if (connection.closed || !this.#lent.delete(connection)) return;
-    if (this.#closed || this.size >= this.#share) {
+    if (this.#closed || this.size >= this.#limit) {
       connection.destroy();
       return;
     }
@@ -226,16 +255,34 @@ export class NodePool {
     this.#idleCount++;
   }
 
+  /** How many connections there may be for whoever is first in line. */
+  get #limit(): number {
+    return this.#limitFor(this.#waiters[0]?.need ?? NEED.ordinary);
+  }
+
+  #limitFor(need: Need): number {
+    if (need === NEED.ordinary) return this.#share;
+    return 2 * this.#share + (need === NEED.brief ? BOUNDS.briefConnections : 0);
+  }
+
   #openForWaiters(): void {
     if (this.#closed || this.#waiters.length === 0) return;
-    if (this.size >= this.#share && this.#idleCount === 0) return;
+    if (this.size >= this.#limit && this.#idleCount === 0) return;
+    for (const least of [NEED.brief, NEED.beside]) {
+      const needy = this.#waiters.filter(({ need }) => need >= least);
+      if (needy.length > 0) this.#openFor(needy, this.#limitFor(least));
+    }
+    this.#openFor(this.#waiters, this.#share);
+  }
+
+  #openFor(waiters: readonly Waiter[], limit: number): void {
     const wanted = new Map<string, number>();
-    for (const waiter of this.#waiters) wanted.set(waiter.user, (wanted.get(waiter.user) ?? 0) + 1);
+    for (const waiter of waiters) wanted.set(waiter.user, (wanted.get(waiter.user) ?? 0) + 1);
     for (const [user, count] of wanted) {
       if (this.#isBackingOff(user)) continue;
       let missing = count - (this.#openingByUser.get(user) ?? 0);
       while (missing-- > 0) {
-        if (this.size >= this.#share && !this.#closeIdleOfAnother(user)) return;
+        if (this.size >= limit && !this.#closeIdleOfAnother(user)) return;
         this.#open(user);
       }
     }
@@ -284,6 +331,11 @@ export class NodePool {
     }
     this.#waiters = rest;
     this.#openForWaiters();
+  }
+
+  /** The last connection that was tried could not be opened: what can go elsewhere as well had better. */
+  get isDoubtful(): boolean {
+    return this.#failure !== undefined;
   }
 
   #isBackingOff(user: string): boolean {

@@ -17,6 +17,8 @@ export const BOUNDS = {
   backendConnectBackoffMs: 250,
   /** Backend connections to one node, over all roles. */
   connectionsPerNode: 20,
+  /** Beyond all limits of a node: for questions of the router's own that somebody asks who holds a connection already. */
+  briefConnections: 2,
   /** How long a statement waits for a free backend connection. */
   acquireTimeoutMs: 30_000,
   /** How many may wait for one at once, per node. */
@@ -72,10 +74,55 @@ export const BOUNDS = {
   coalescingCaptureBytesMax: 4 * 1024 * 1024,
   /** Tables (by name and search_path) of which it is kept whether their writes may be coalesced. */
   writeFactsTablesMax: 10_000,
+  /** When a piece of a statement over several nodes has failed, the others are canceled after this. */
+  siblingCancelAfterMs: 100,
+  /** RETURNING rows of an INSERT over several buckets that are kept back to be given in the order of VALUES. */
+  returnedRowsBytesMax: 16 * 1024 * 1024,
+  /** Rows that one statement writes to a reference table: kept on their way from home to the other nodes. */
+  referenceWriteBytesMax: 64 * 1024 * 1024,
+  /** Rows, and about as many bytes, that a statement which moves rows between nodes holds at a time. */
+  transferRowsMax: 1_000,
+  transferBytes: 4 * 1024 * 1024,
   /** Literals of one simple statement that are lifted into parameters; a statement with more is sent as it came. */
   liftedValuesMax: 64,
   /** Shapes of lifted statements that one transaction remembers to have them judged at its end. */
   liftedShapesUnjudgedMax: 100,
   /** Elements of an IN list with lifted literals: each length is a shape of its own, and they must not flood the caches. */
   liftedListElementsMax: 8,
+  /** Rows of a SELECT over several buckets that are kept to be sorted, grouped or cut. */
+  gatheredBytesMax: 64 * 1024 * 1024,
+  /** PREPARE TRANSACTION of one branch, with its deferred constraints. */
+  prepareTimeoutMs: 60_000,
+  /** The commit of the commit point, with its deferred constraints and its standbys. */
+  decideTimeoutMs: 60_000,
+  /** After the decision: how long a participant that can't be reached is tried before the client hears of it. */
+  phaseTwoTimeoutMs: 10_000,
+  /** How long a lost commit point is asked what it has decided before the client hears that it is unknown. */
+  resolveTimeoutMs: 10_000,
+  /** Pause between two tries to reach a node that has to hear the outcome of a transaction. */
+  transactionRetryMs: 250,
+  /** How often prepared transactions are looked for. */
+  recoveryIntervalMs: 1_000,
+  /** A prepared transaction of this age without a decision is rolled back, even if its router may live. */
+  recoveryAfterMs: 10_000,
+  /** How long recovery waits for the end of a commit point's backend, and for what it holds. */
+  settleTimeoutMs: 2_000,
+  /** Decisions and marks are cleaned away this long after every participant has confirmed the outcome. */
+  cleaningDelayMs: 5_000,
+  /** Transactions that wait for their cleaning: beyond, what is left of them is found by recovery instead. */
+  cleaningQueueMax: 100_000,
+  /** How long postern.outcome() can tell the outcome of a transaction. */
+  outcomeRetentionMs: 24 * 3_600_000,
+  /** Connections of the control path to one node for what transactions need beside their own. */
+  transactionControlsPerNode: 4,
+  /** Losses that postern.prepared keeps. */
+  lossesKeptMax: 1_000,
+  /** How long a consistent read tries to hold back decisions, and waits for those that were made before. */
+  decisionGateTimeoutMs: 5_000,
+  /** How long it waits in one go for a commit that is under way; others queue up behind it. */
+  decisionGateLockMs: 500,
+  /** How long it holds decisions back for one that is still being carried out, before it lets go and waits without. */
+  decisionGateSettleMs: 100,
+  /** Opening snapshots or cursors; after this, decisions go on and the read fails. */
+  decisionsHeldMs: 2_000,
 } as const;

@@ -105,12 +105,44 @@ export function outcomeUnknown(nodeName: string): PosternError {
   });
 }
 
+/**
+ * The commit point of a transaction over several nodes was lost while it decided, and can't be asked now. NOT retryable: ask with
+ * the token, once the node is back.
+ */
+export function decisionUnknown(nodeName: string, token: string): PosternError {
+  return new PosternError({
+    sqlState: '08007',
+    message: `node "${nodeName}" was lost while it committed the transaction: the outcome is unknown`,
+    detail: `The transaction is committed on all of its nodes, or on none. Its token is ${token}`,
+    hint: `Ask later: SELECT postern.outcome('${token}')`,
+  });
+}
+
 /** A bucket has moved and the transaction that names its old place can't follow. Retry the whole transaction. */
 export function bucketMoved(table: string): PosternError {
   return new PosternError({
     sqlState: '40001',
     message: `could not serialize access: a bucket of table "${table}" has moved or was dropped`,
     hint: 'Retry the transaction.',
+  });
+}
+
+/** Transactions wait for one another over several nodes, and this one was chosen to end it. Retry the whole transaction. */
+export function deadlockDetected(detail: string): PosternError {
+  return new PosternError({
+    sqlState: '40P01',
+    message: 'deadlock detected',
+    detail,
+    hint: 'Retry the transaction.',
+  });
+}
+
+/** Snapshots that agree could not be opened on all nodes. Nothing was read; retry the transaction. */
+export function consistentReadFailed(why: string): PosternError {
+  return new PosternError({
+    sqlState: '40001',
+    message: `could not open snapshots on all nodes that agree: ${why}`,
+    hint: 'Retry the transaction. Transactions that stay decided and prepared are listed in postern.prepared.',
   });
 }
 

@@ -83,16 +83,18 @@ describe('the catalog', () => {
       CREATE VIEW postern.tables AS SELECT t.table_schema, t.table_name, 'sharded'::text AS door, t.key_column, t.key_type,
         g.bucket_count, t.colocation_id AS colocation_group, t.state
         FROM postern_internal.tables t LEFT JOIN postern_internal.colocation_groups g USING (colocation_id);
-      DROP TABLE postern_internal.coalescing`);
+      DROP TABLE postern_internal.coalescing;
+      ALTER TABLE postern_internal.tables DROP CONSTRAINT tables_check, DROP COLUMN door, DROP COLUMN copies;
+      UPDATE postern_internal.cluster SET format_version = 1`);
     expect(await ensureCatalog(connection, options)).toEqual(before);
-    expect(await connection.query('SELECT coalesce FROM postern.tables')).toEqual([]);
+    expect(await connection.query('SELECT coalesce, door FROM postern.tables')).toEqual([]);
     await connection.query('CREATE TABLE public.t ()');
     expect(await switchOf(connection, 't', false)).toBe('off');
     expect(await ensureCatalog(connection, options)).toEqual(before);
     await connection.query(
-      'UPDATE postern_internal.cluster SET format_version = 2; DROP VIEW postern.coalescing',
+      'UPDATE postern_internal.cluster SET format_version = 3; DROP VIEW postern.coalescing',
     );
-    await expect(ensureCatalog(connection, options)).rejects.toThrow('Postern knows formats up to 1');
+    await expect(ensureCatalog(connection, options)).rejects.toThrow('Postern knows formats up to 2');
   });
 
   test('the switch of a table stays with it, and is its owner’s', async () => {

@@ -1,6 +1,6 @@
 /**
  * The map of the cluster as one router sees it at one epoch: which tables are sharded, by what, and where each bucket
- * lives. Immutable: a change of the catalog makes a new map. catalog/store.ts reads it from PostgreSQL, plan/ decides by it.
+ * lives; and which are on every node. Immutable: a change of the catalog makes a new map. catalog/store.ts reads it from PostgreSQL, plan/ decides by it.
  *
  * Invariant: a generation is never used twice for a leaf of the same bucket, on any node; so a statement that names a
  * leaf of a stale map fails with 42P01 and writes nothing.
@@ -11,6 +11,8 @@ import { IDENTIFIER_BYTES_MAX } from '../pg/identifier.ts';
 
 /** The schema, on each node, that holds the leaves of all sharded tables. */
 export const LEAF_SCHEMA = 'postern_leaves';
+/** The functions of two-phase commit that clients' backends call, and clients themselves don't. */
+export const COMMIT_SCHEMA = 'postern_commit';
 /** The schema of the catalog on the home node. */
 export const CATALOG_SCHEMA = 'postern';
 
@@ -53,6 +55,28 @@ export interface ShardedTable {
   readonly shadowSchemas: readonly string[];
 }
 
+export interface ReferenceColumn {
+  readonly name: string;
+  readonly typeOid: number;
+  /** As format_type() prints it, qualified where it is not PostgreSQL's own. */
+  readonly typeText: string;
+  /** GENERATED ALWAYS AS (…): each node computes it. */
+  readonly generated: boolean;
+}
+
+/** A table that is on every node, whole, under its own name. */
+export interface ReferenceTable {
+  readonly id: number;
+  readonly schema: string;
+  readonly name: string;
+  /** In the table's order. */
+  readonly columns: readonly ReferenceColumn[];
+  /** Names of its columns; none: there is no primary key. */
+  readonly primaryKey: readonly string[];
+  /** As of a sharded table. */
+  readonly shadowSchemas: readonly string[];
+}
+
 export interface ClusterMap {
   readonly epoch: number;
   readonly nodes: readonly NodeInfo[];
@@ -61,6 +85,9 @@ export interface ClusterMap {
   readonly tables: ReadonlyMap<string, ReadonlyMap<string, ShardedTable>>;
   /** By bare name: a cheap "could this text name a sharded table at all". */
   readonly tablesByName: ReadonlyMap<string, readonly ShardedTable[]>;
+  /** The reference tables, in the same ways. */
+  readonly references: ReadonlyMap<string, ReadonlyMap<string, ReferenceTable>>;
+  readonly referencesByName: ReadonlyMap<string, readonly ReferenceTable[]>;
 }
 
 /** `_b17_g4`: what a leaf's names add to the face's. */
@@ -82,7 +109,7 @@ export function leafName(faceName: string, bucket: number, generation: number): 
 }
 
 export function emptyMap(nodes: readonly NodeInfo[], homeNodeId: number): ClusterMap {
-  return { epoch: 0, nodes, homeNodeId, tables: new Map(), tablesByName: new Map() };
+  return buildMap({ epoch: 0, nodes, homeNodeId, tables: [], references: [] });
 }
 
 /** Builds the lookup structure once per epoch. */
@@ -91,19 +118,30 @@ export function buildMap(options: {
   nodes: readonly NodeInfo[];
   homeNodeId: number;
   tables: readonly ShardedTable[];
+  references: readonly ReferenceTable[];
 }): ClusterMap {
-  const tables = new Map<string, Map<string, ShardedTable>>();
-  const tablesByName = new Map<string, ShardedTable[]>();
-  for (const table of options.tables) {
-    let inSchema = tables.get(table.schema);
+  const { epoch, nodes, homeNodeId } = options;
+  const [tables, tablesByName] = byNames(options.tables);
+  const [references, referencesByName] = byNames(options.references);
+  return { epoch, nodes, homeNodeId, tables, tablesByName, references, referencesByName };
+}
+
+/** By schema, then name; and by bare name. */
+function byNames<T extends { readonly schema: string; readonly name: string }>(
+  all: readonly T[],
+): [Map<string, Map<string, T>>, Map<string, T[]>] {
+  const bySchema = new Map<string, Map<string, T>>();
+  const byName = new Map<string, T[]>();
+  for (const table of all) {
+    let inSchema = bySchema.get(table.schema);
     if (!inSchema) {
       inSchema = new Map();
-      tables.set(table.schema, inSchema);
+      bySchema.set(table.schema, inSchema);
     }
     inSchema.set(table.name, table);
-    const sameName = tablesByName.get(table.name);
+    const sameName = byName.get(table.name);
     if (sameName) sameName.push(table);
-    else tablesByName.set(table.name, [table]);
+    else byName.set(table.name, [table]);
   }
-  return { epoch: options.epoch, nodes: options.nodes, homeNodeId: options.homeNodeId, tables, tablesByName };
+  return [bySchema, byName];
 }

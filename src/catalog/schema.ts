@@ -16,13 +16,15 @@ import { randomUUID } from 'node:crypto';
 import { PosternError } from '../base/errors.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
 import type { ControlConnection } from '../platform/control-connection.ts';
+import { commitObjects, NEWEST_COMMIT_OBJECT } from './commit-objects.ts';
 import { CATALOG_SCHEMA, LEAF_SCHEMA, type NodeInfo } from './map.ts';
+import { GUARD_IS_THERE, GUARD_OBJECTS } from './reference-guard.ts';
 
 /** Names of what Postern keeps for itself, on every node. */
 export const INTERNAL_SCHEMA = 'postern_internal';
 export const CATALOG_CHANNEL = 'postern_catalog';
 /** Raised when an older router could no longer read what a newer one writes. */
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 
 /** First halves of the two-part advisory lock keys, so that an application's own locks are unlikely to meet them. */
 const LOCK_CLASS = 0x706f7374;
@@ -57,7 +59,8 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.local_leaves (
   generation bigint NOT NULL,
   leaf regclass NOT NULL,
   PRIMARY KEY (table_id, bucket, generation)
-);`;
+);
+${GUARD_OBJECTS}`;
 
 const CATALOG_OBJECTS = `
 CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.cluster (
@@ -93,9 +96,15 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.tables (
   key_column text,
   key_type text,
   hash_function text,
-  colocation_id int REFERENCES ${INTERNAL_SCHEMA}.colocation_groups,
-  CHECK (state = 'creating' OR num_nulls(table_schema, key_column, key_type, hash_function, colocation_id) = 0)
+  colocation_id int REFERENCES ${INTERNAL_SCHEMA}.colocation_groups
 );
+ALTER TABLE ${INTERNAL_SCHEMA}.tables ADD COLUMN IF NOT EXISTS door text NOT NULL DEFAULT 'sharded'
+  CHECK (door IN ('sharded', 'reference'));
+ALTER TABLE ${INTERNAL_SCHEMA}.tables ADD COLUMN IF NOT EXISTS copies int[];
+ALTER TABLE ${INTERNAL_SCHEMA}.tables DROP CONSTRAINT IF EXISTS tables_check;
+ALTER TABLE ${INTERNAL_SCHEMA}.tables ADD CONSTRAINT tables_check CHECK (state = 'creating' OR (table_schema IS NOT NULL
+  AND CASE door WHEN 'sharded' THEN num_nulls(key_column, key_type, hash_function, colocation_id) = 0
+    ELSE copies IS NOT NULL END));
 CREATE UNIQUE INDEX IF NOT EXISTS tables_name ON ${INTERNAL_SCHEMA}.tables (table_schema, table_name)
   WHERE state <> 'creating';
 CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.leaves (
@@ -117,12 +126,28 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.coalescing (
   relation regclass PRIMARY KEY,
   merges bool NOT NULL
 );
+CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.token_key (
+  one bool PRIMARY KEY DEFAULT true CHECK (one),
+  key text NOT NULL
+);
+INSERT INTO ${INTERNAL_SCHEMA}.token_key (key)
+  SELECT encode(sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')), 'hex') ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.prepared_transactions (
+  node_id int NOT NULL REFERENCES ${INTERNAL_SCHEMA}.nodes ON DELETE CASCADE,
+  gid text NOT NULL,
+  transaction_id uuid NOT NULL,
+  owner name NOT NULL,
+  commit_point int NOT NULL,
+  prepared_at timestamptz NOT NULL,
+  state text NOT NULL,
+  PRIMARY KEY (node_id, gid)
+);
 CREATE SCHEMA IF NOT EXISTS ${CATALOG_SCHEMA};
 REVOKE ALL ON SCHEMA ${CATALOG_SCHEMA} FROM PUBLIC;
 GRANT USAGE ON SCHEMA ${CATALOG_SCHEMA} TO PUBLIC;`;
 
 /** The catalog has all that this version of Postern makes if it has this: what a version adds is added behind the others. */
-const NEWEST_OBJECT = `${CATALOG_SCHEMA}.coalescing`;
+const NEWEST_OBJECT = `${CATALOG_SCHEMA}.prepared`;
 
 interface View {
   readonly name: string;
@@ -145,7 +170,7 @@ FROM ${INTERNAL_SCHEMA}.nodes n CROSS JOIN ${INTERNAL_SCHEMA}.cluster c ORDER BY
   {
     name: 'tables',
     comment: 'The tables that have a door. Every other table lives wholly on the home node.',
-    query: `SELECT t.table_schema, t.table_name, 'sharded'::text AS door, t.key_column, t.key_type,
+    query: `SELECT t.table_schema, t.table_name, t.door, t.key_column, t.key_type,
   g.bucket_count, t.colocation_id AS colocation_group, t.state,
   CASE m.merges WHEN true THEN 'on' WHEN false THEN 'off' ELSE 'default' END AS coalesce
 FROM ${INTERNAL_SCHEMA}.tables t LEFT JOIN ${INTERNAL_SCHEMA}.colocation_groups g USING (colocation_id)
@@ -155,7 +180,7 @@ ORDER BY t.table_schema, t.table_name`,
     columns: {
       table_schema: 'Schema of the table.',
       table_name: 'Name of the table.',
-      door: 'How the table gets past a single primary.',
+      door: 'How the table gets past a single primary: sharded, or reference (whole on every node).',
       key_column: 'The column whose value decides the bucket of a row.',
       key_type: 'Type of the key column.',
       bucket_count: 'Into how many buckets the table is split.',
@@ -193,6 +218,26 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2`,
       table_schema: 'Schema of the table.',
       table_name: 'Name of the table.',
       coalesce: 'on: also with user triggers and deferrable constraints. off: never.',
+    },
+  },
+  {
+    name: 'prepared',
+    comment:
+      'Parts of transactions over several nodes that wait for their outcome for a second or longer, and parts that were lost.',
+    query: `SELECT n.node_name AS node, p.gid, p.transaction_id, p.owner, c.node_name AS commit_point, p.prepared_at,
+  pg_catalog.clock_timestamp() - p.prepared_at AS age, p.state
+FROM ${INTERNAL_SCHEMA}.prepared_transactions p JOIN ${INTERNAL_SCHEMA}.nodes n USING (node_id)
+LEFT JOIN ${INTERNAL_SCHEMA}.nodes c ON c.node_id = p.commit_point ORDER BY p.prepared_at`,
+    columns: {
+      node: 'Node that holds the prepared transaction.',
+      gid: 'Its name there, as in pg_prepared_xacts.',
+      transaction_id: 'The same for all parts of one transaction.',
+      owner: 'The role whose transaction it is.',
+      commit_point: 'Node that holds, or will hold, the decision.',
+      prepared_at: 'When it was prepared, by the clock of its node.',
+      age: 'Time since then.',
+      state:
+        'waiting: for its commit point or its router. committing, rolling back: decided, and not carried out here yet. unreachable: its commit point does not answer. lost: it had been decided to commit, and is gone from this node.',
     },
   },
 ];
@@ -238,10 +283,14 @@ export async function ensureCatalog(
         `INSERT INTO ${INTERNAL_SCHEMA}.cluster (cluster_id, format_version) VALUES ($1, ${FORMAT_VERSION})`,
         [randomUUID()],
       );
-    } else if (!found.whole && (await readCluster(home)).format_version <= FORMAT_VERSION) {
-      // Made by an earlier version, which goes on reading it.
-      await home.query(CATALOG_OBJECTS);
-      await home.query(viewDefinitions());
+    } else {
+      const { format_version: format } = await readCluster(home);
+      if (format < FORMAT_VERSION || (!found.whole && format === FORMAT_VERSION)) {
+        // Made by an earlier version.
+        await home.query(CATALOG_OBJECTS);
+        await home.query(viewDefinitions());
+        await home.query(`UPDATE ${INTERNAL_SCHEMA}.cluster SET format_version = ${FORMAT_VERSION}`);
+      }
     }
     return await joinCatalog(home, options);
   });
@@ -322,9 +371,13 @@ export async function ensureNode(
   await connection.transaction(async () => {
     await connection.query(`SELECT ${CREATE_CATALOG_LOCK}`);
     const there = await connection.query<{ there: boolean }>(
-      `SELECT to_regclass('${INTERNAL_SCHEMA}.local_node') IS NOT NULL AS there`,
+      `SELECT to_regclass('${INTERNAL_SCHEMA}.local_node') IS NOT NULL AND ${GUARD_IS_THERE} AS there`,
     );
     if (!there[0]?.there) await connection.query(NODE_OBJECTS);
+    const commits = await connection.query<{ there: boolean }>(
+      `SELECT to_regprocedure('${NEWEST_COMMIT_OBJECT}') IS NOT NULL AS there`,
+    );
+    if (!commits[0]?.there) await connection.query(commitObjects(INTERNAL_SCHEMA));
     await connection.query(
       `INSERT INTO ${INTERNAL_SCHEMA}.local_node (cluster_id, node_id, node_name) VALUES ($1, $2, $3)
        ON CONFLICT DO NOTHING`,

@@ -6,10 +6,17 @@
 import { objectError } from '../base/errors.ts';
 import type { KeyTypeName } from '../pg/hash/key-type.ts';
 import type { ControlConnection } from '../platform/control-connection.ts';
-import { buildMap, type ClusterMap, type ColumnInfo, type NodeInfo, type ShardedTable } from './map.ts';
+import {
+  buildMap,
+  type ClusterMap,
+  type ColumnInfo,
+  type NodeInfo,
+  type ReferenceTable,
+  type ShardedTable,
+} from './map.ts';
 import { INTERNAL_SCHEMA } from './schema.ts';
 
-/** Relations of other schemas that bear the name of a sharded table; temporary ones are the business of their session. */
+/** Relations of other schemas that bear the name of a table with a door; temporary ones are the business of their session. */
 const SHADOWS = `
   SELECT t.table_id, n.nspname FROM ${INTERNAL_SCHEMA}.tables t
   JOIN pg_class c ON c.relname = t.table_name
@@ -39,7 +46,22 @@ SELECT c.epoch::text AS epoch, c.home_node_id AS "homeNodeId",
    FROM ${INTERNAL_SCHEMA}.tables t
    LEFT JOIN ${INTERNAL_SCHEMA}.local_tables f ON f.table_id = t.table_id
    LEFT JOIN pg_attribute k ON k.attrelid = f.face AND k.attname = t.key_column AND NOT k.attisdropped
-   WHERE t.state = 'ready') AS tables
+   WHERE t.state = 'ready' AND t.door = 'sharded') AS tables,
+  (SELECT coalesce(json_agg(json_build_object(
+     'id', t.table_id, 'schema', t.table_schema, 'name', t.table_name,
+     'columns', (
+       SELECT json_agg(json_build_object('name', a.attname, 'typeOid', a.atttypid::int8,
+         'typeText', format_type(a.atttypid, a.atttypmod), 'generated', a.attgenerated <> '') ORDER BY a.attnum)
+       FROM pg_attribute a WHERE a.attrelid = f.face AND a.attnum > 0 AND NOT a.attisdropped),
+     'primaryKey', (SELECT coalesce(json_agg(a.attname ORDER BY k.place), '[]') FROM pg_constraint c
+       CROSS JOIN unnest(c.conkey) WITH ORDINALITY AS k (attnum, place)
+       JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
+       WHERE c.conrelid = f.face AND c.contype = 'p'),
+     'shadowSchemas', (SELECT coalesce(json_agg(s.nspname ORDER BY s.nspname), '[]')
+       FROM (${SHADOWS}) s WHERE s.table_id = t.table_id)
+   ) ORDER BY t.table_id), '[]')
+   FROM ${INTERNAL_SCHEMA}.tables t LEFT JOIN ${INTERNAL_SCHEMA}.local_tables f ON f.table_id = t.table_id
+   WHERE t.state = 'ready' AND t.door = 'reference') AS "references"
 FROM ${INTERNAL_SCHEMA}.cluster c`;
 
 /** Changes whenever what loadMap would return changes; cheap enough to be asked for twice a second. */
@@ -64,12 +86,15 @@ interface TableJson {
   readonly shadowSchemas: readonly string[];
 }
 
+type ReferenceJson = Omit<ReferenceTable, 'columns'> & { readonly columns: ReferenceTable['columns'] | null };
+
 export async function loadMap(home: ControlConnection): Promise<ClusterMap> {
   const rows = await home.query<{
     epoch: string;
     homeNodeId: number;
     nodes: readonly NodeInfo[];
     tables: readonly TableJson[];
+    references: readonly ReferenceJson[];
   }>(MAP_QUERY);
   const row = rows[0];
   if (!row) throw catalogDamaged('it has no cluster row');
@@ -83,7 +108,14 @@ export async function loadMap(home: ControlConnection): Promise<ClusterMap> {
     const buckets = nodeIds.map((nodeId, bucket) => ({ nodeId, generation: generations[bucket]! }));
     tables.push({ ...table, columns, buckets });
   }
-  return buildMap({ epoch: Number(row.epoch), nodes: row.nodes, homeNodeId: row.homeNodeId, tables });
+  const references = row.references.filter((table): table is ReferenceTable => table.columns !== null);
+  return buildMap({
+    epoch: Number(row.epoch),
+    nodes: row.nodes,
+    homeNodeId: row.homeNodeId,
+    tables,
+    references,
+  });
 }
 
 /** Equal marks: the map has not changed. It holds the epoch, and the shadowing relations, which have no epoch. */
@@ -124,6 +156,13 @@ export async function leaseIdBlock(
     '2200H',
     `nextval: reached maximum value of sequence "${limit.name}_${request.column}_seq" (${limit.max})`,
   );
+}
+
+/** What outcome tokens are signed with, by every router of the cluster. */
+export async function readTokenKey(home: ControlConnection): Promise<Buffer> {
+  const rows = await home.query<{ key: string }>(`SELECT key FROM ${INTERNAL_SCHEMA}.token_key`);
+  if (!rows[0]) throw catalogDamaged('it has no key for outcome tokens');
+  return Buffer.from(rows[0].key, 'hex');
 }
 
 function catalogDamaged(what: string): Error {

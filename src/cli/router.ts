@@ -17,16 +17,18 @@ import {
   readNodeFacts,
 } from '../catalog/requirements.ts';
 import { ensureCatalog, ensureNode } from '../catalog/schema.ts';
-import { leaseIdBlock } from '../catalog/store.ts';
+import { leaseIdBlock, readTokenKey } from '../catalog/store.ts';
 import { CatalogWatcher } from '../catalog/watcher.ts';
 import { Coalescer } from '../coalesce/coalescer.ts';
-import { type ShardingContext, withConnection } from '../doors/sharded/context.ts';
+import { type DdlContext, withConnection } from '../ddl/context.ts';
+import { dropTables } from '../ddl/drop.ts';
+import { sweep } from '../ddl/sweep.ts';
+import { createReferenceTable, makeReferenceTable } from '../doors/reference/create.ts';
+import { completeReferenceTables } from '../doors/reference/join.ts';
 import { createShardedTable } from '../doors/sharded/create.ts';
 import { distributeTable } from '../doors/sharded/distribute.ts';
-import { dropShardedTables } from '../doors/sharded/drop.ts';
 import { grantOnShardedTables } from '../doors/sharded/grant.ts';
 import { mergesOf } from '../doors/sharded/make.ts';
-import { sweep } from '../doors/sharded/sweep.ts';
 import { truncateShardedTables } from '../doors/sharded/truncate.ts';
 import type { CommandResult, CommandSession, RouterContext, RouterLog } from '../execute/context.ts';
 import { FunctionFacts } from '../execute/function-facts.ts';
@@ -37,11 +39,15 @@ import { WriteFactsCache } from '../execute/write-facts.ts';
 import { parseDsn } from '../pg/dsn.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import { planQuery } from '../plan/planner.ts';
-import { ControlConnection } from '../platform/control-connection.ts';
+import { ControlConnection, type ControlConnectionOptions } from '../platform/control-connection.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
 import { Listener } from '../session/listener.ts';
 import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
+import type { TransactionCoordinator } from '../txn/coordinator.ts';
+import { DeadlockDetector } from '../txn/deadlock-detector.ts';
+import { DistributedTransactions } from '../txn/registry.ts';
+import { CONTROL_LIMITS, startTransactions, type TransactionsOptions } from '../txn/transactions.ts';
 import { forwardCancel, joinWorkers, workerPlace } from './worker-side.ts';
 
 export interface NodeOptions {
@@ -70,6 +76,8 @@ export interface RouterOptions {
   readonly log?: RouterLog | undefined;
   /** Hears what each node has and lacks, before anything is served. */
   readonly onFindings?: ((findings: readonly Finding[]) => void) | undefined;
+  /** For tests: shorter times, and what goes wrong in the middle of a commit. */
+  readonly transactions?: Pick<TransactionsOptions, 'times' | 'faults'> | undefined;
 }
 
 export interface Router {
@@ -91,12 +99,16 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const connectionsPerNode = options.connectionsPerNode ?? BOUNDS.connectionsPerNode;
   await loadParser();
   await checkNodes(options, connectionsPerNode);
-  const { nodes, homeNodeId } = await joinCluster(options);
+  const { clusterId, nodes, homeNodeId } = await joinCluster(options);
   const dsnByNode = new Map(nodes.map((node) => [node.id, optionsOf(options, node.name).dsn]));
-  const connectControl = (nodeId: number): Promise<ControlConnection> =>
+  const connectControl = (
+    nodeId: number,
+    limits?: Partial<ControlConnectionOptions>,
+  ): Promise<ControlConnection> =>
     ControlConnection.open({
       nodeName: nodes.find((node) => node.id === nodeId)!.name,
       dsn: dsnByNode.get(nodeId)!,
+      ...limits,
     });
   let onMap = (): void => {};
   const watcher = new CatalogWatcher({
@@ -109,17 +121,33 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
     log,
   });
+  const sharding: DdlContext = {
+    nodes,
+    homeNodeId,
+    connect: (nodeId) => connectControl(nodeId),
+    refresh: () => watcher.refresh(),
+  };
+  const completeCopies = async (): Promise<void> => {
+    for (const copy of await completeReferenceTables(sharding)) log.info(`reference table ${copy} is there`);
+  };
+  await completeCopies();
   await watcher.start();
   const control = new HomeControl(() => connectControl(homeNodeId));
   const leases = new IdLeases({ lease: (request) => control.use((home) => leaseIdBlock(home, request)) });
-  const sharding: ShardingContext = {
+  const transactions = startTransactions({
+    clusterId,
+    tokenKey: await control.use(readTokenKey),
     nodes,
     homeNodeId,
-    connect: connectControl,
-    refresh: () => watcher.refresh(),
-  };
+    connect: (nodeId) => connectControl(nodeId, CONTROL_LIMITS),
+    log,
+    recovers: (workerPlace()?.index ?? 0) === 0,
+    now: () => performance.now(),
+    ...options.transactions,
+  });
   const sweepNow = (): void => {
     sweep(sharding).catch((error: Error) => log.warn(`sweep of half-made tables: ${error.message}`));
+    completeCopies().catch((error: Error) => log.warn(`copies of reference tables: ${error.message}`));
   };
   const sweeper = setInterval(sweepNow, SWEEP_INTERVAL_MS);
   sweeper.unref();
@@ -135,9 +163,15 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     ids: leases,
     control,
     coalescingSwitches: COALESCING_QUERY,
-    runCommand: (command, session) => runCommand(sharding, command, session),
+    transactions: transactions.coordinator,
+    runCommand: async (command, session) => {
+      if (command.kind !== 'tellOutcome') return await runCommand(sharding, command, session);
+      const value = await transactions.outcome(command.token);
+      return { tag: 'SELECT 1', row: { column: command.functionName, value }, notices: [] };
+    },
     onClose: async () => {
       clearInterval(sweeper);
+      await transactions.stop();
       await watcher.stop();
     },
   });
@@ -161,6 +195,7 @@ export interface Serving {
   readonly onNewMap: (listener: () => void) => void;
   readonly ids: IdSource;
   readonly control: HomeControl;
+  readonly transactions: TransactionCoordinator;
   readonly runCommand: RouterContext['runCommand'];
   readonly onClose: () => Promise<void>;
 }
@@ -188,6 +223,14 @@ export async function serveClients(serving: Serving): Promise<Router> {
     );
   const coalescer = new Coalescer(pools, { merges: serving.coalesce !== false });
   const functions = new FunctionFacts((text) => control.rows(text));
+  const distributed = new DistributedTransactions();
+  const deadlocks = new DeadlockDetector({
+    nodes: serving.nodes.map(({ node, dsn }) => ({ id: node.id, name: node.name, dsn })),
+    transactions: distributed,
+    pools,
+    now: () => performance.now(),
+    log,
+  });
   const context: RouterContext = {
     database: serving.database,
     catalog: serving.catalog,
@@ -205,6 +248,8 @@ export async function serveClients(serving: Serving): Promise<Router> {
       underWay: () => coalescer.membersByNode(),
     }),
     coalescer,
+    distributed,
+    transactions: serving.transactions,
     flushQueue,
     log,
     runCommand: serving.runCommand,
@@ -224,10 +269,12 @@ export async function serveClients(serving: Serving): Promise<Router> {
     );
   }, WRITE_FACTS_REFRESH_MS);
   refresher.unref();
+  deadlocks.start();
   const close = async (): Promise<void> => {
     clearInterval(refresher);
     await listener.close();
     coalescer.close();
+    await deadlocks.stop();
     for (const pool of pools.values()) pool.close();
     await control.close();
     await serving.onClose();
@@ -287,7 +334,7 @@ async function checkNodes(options: RouterOptions, connectionsPerNode: number): P
 
 async function joinCluster(
   options: RouterOptions,
-): Promise<{ nodes: readonly NodeInfo[]; homeNodeId: number }> {
+): Promise<{ clusterId: string; nodes: readonly NodeInfo[]; homeNodeId: number }> {
   const home = await ControlConnection.open({
     nodeName: options.home,
     dsn: optionsOf(options, options.home).dsn,
@@ -310,7 +357,7 @@ async function joinCluster(
         }
       }),
     );
-    return { nodes: identity.nodes, homeNodeId: identity.homeNodeId };
+    return { clusterId: identity.clusterId, nodes: identity.nodes, homeNodeId: identity.homeNodeId };
   } finally {
     await home.close();
   }
@@ -357,6 +404,8 @@ function openPool(options: {
         user,
         password: users.passwordOf(user) ?? (user === dsn.user ? dsn.password : undefined),
         flushQueue,
+        // A session that is left behind on one of several nodes holds up the others.
+        keepalives: !options.isOnlyNode,
       }).catch((error: unknown) => {
         throw options.isOnlyNode ? error : besideOtherNodes(error);
       }),
@@ -397,8 +446,8 @@ export class HomeControl {
 }
 
 async function runCommand(
-  sharding: ShardingContext,
-  command: RouterCommand,
+  sharding: DdlContext,
+  command: Exclude<RouterCommand, { kind: 'tellOutcome' }>,
   session: CommandSession,
 ): Promise<CommandResult> {
   switch (command.kind) {
@@ -413,8 +462,19 @@ async function runCommand(
         ? { tag: 'ALTER TABLE', row: undefined, notices }
         : { tag: 'SELECT 1', row: { column: functionName, value: '' }, notices };
     }
+    case 'createReferenceTable': {
+      const { notices } = await createReferenceTable(sharding, command, session);
+      return { tag: 'CREATE TABLE', row: undefined, notices };
+    }
+    case 'makeReferenceTable': {
+      const { notices } = await makeReferenceTable(sharding, command, session);
+      const { functionName } = command;
+      return functionName === undefined
+        ? { tag: 'ALTER TABLE', row: undefined, notices }
+        : { tag: 'SELECT 1', row: { column: functionName, value: '' }, notices };
+    }
     case 'dropTables': {
-      const { notices } = await dropShardedTables(sharding, command, session);
+      const { notices } = await dropTables(sharding, command, session);
       return { tag: 'DROP TABLE', row: undefined, notices };
     }
     case 'truncateTables': {
@@ -450,10 +510,7 @@ async function runCommand(
 }
 
 /** A change of the catalog, which this router knows of before its client does. */
-async function onHome<T>(
-  sharding: ShardingContext,
-  work: (home: ControlConnection) => Promise<T>,
-): Promise<T> {
+async function onHome<T>(sharding: DdlContext, work: (home: ControlConnection) => Promise<T>): Promise<T> {
   const result = await withConnection(sharding, sharding.homeNodeId, work);
   await sharding.refresh().catch(() => undefined);
   return result;

@@ -5,6 +5,7 @@ import type { RouterLog } from '../execute/context.ts';
 import { describeDsn, parseDsn } from '../pg/dsn.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
 import { loadParser } from '../sql/parser.ts';
+import { CONTROL_LIMITS, startTransactions } from '../txn/transactions.ts';
 import { missingTablesQuery, switchesQuery } from './coalesce-tables.ts';
 import type { FrontOptions } from './front.ts';
 import { HomeControl, type Router, serveClients } from './router.ts';
@@ -48,7 +49,18 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
     for (const [name] of await control.rows(missingTablesQuery(tables)))
       log.warn(`no table is named ${name} yet; the option for it holds from when there is one`);
   }
-  const map = buildMap({ epoch: 0, nodes: [NODE], homeNodeId: NODE.id, tables: [] });
+  const map = buildMap({ epoch: 0, nodes: [NODE], homeNodeId: NODE.id, tables: [], references: [] });
+  // With one node there is nothing to prepare, and so nothing to recover.
+  const transactions = startTransactions({
+    clusterId: 'front',
+    tokenKey: Buffer.alloc(0),
+    nodes: [NODE],
+    homeNodeId: NODE.id,
+    connect: () => ControlConnection.open({ nodeName: NODE.name, dsn: dsnText, ...CONTROL_LIMITS }),
+    log,
+    recovers: false,
+    now: () => performance.now(),
+  });
   return serveClients({
     listen: { host: options.host, port: options.port },
     database: dsn.database,
@@ -67,6 +79,7 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
       },
     },
     control,
+    transactions: transactions.coordinator,
     runCommand: async ({ kind }) => {
       if (kind === 'setCoalescing' || kind === 'createCoalescing') {
         throw notSupported(
@@ -79,6 +92,6 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
         'Use "postern serve" with a configuration that names the nodes.',
       );
     },
-    onClose: async () => {},
+    onClose: () => transactions.stop(),
   });
 }

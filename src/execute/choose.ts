@@ -10,7 +10,7 @@ import type { ClusterMap } from '../catalog/map.ts';
 import { ASK_SERVER } from '../pg/hash/bucket.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import type { IdChooser } from './id-chooser.ts';
-import { askBucket, bucketOf, type Keyed, type KeyValues } from './route.ts';
+import { askBucket, bucketOf, type Keyed, type KeyValues, SEVERAL } from './route.ts';
 
 export interface StatementChoice {
   /** −1: not a keyed statement. */
@@ -26,14 +26,20 @@ export interface Choice {
 
 export interface ChooseContext {
   readonly map: ClusterMap;
+  /** Where a statement goes that reads nothing but reference tables. */
+  readonly readingNodeId: () => number;
   readonly ids: IdChooser;
   /** Runs a query with the client's settings. */
   readonly ask: (text: string) => Promise<Rows>;
 }
 
 const NOT_KEYED: StatementChoice = { bucket: -1, ids: [] };
+const OF_SEVERAL: StatementChoice = { bucket: SEVERAL, ids: [] };
 const NO_IDS: readonly number[] = [];
 const ANYWHERE: Choice = { nodeId: undefined, statements: [] };
+
+/** It goes to several buckets: execute/scatter.ts takes it apart. */
+export const SCATTERED: Choice = { nodeId: undefined, statements: [] };
 
 /** undefined: an id block or a server has to be waited for. */
 export function chooseNow(
@@ -48,7 +54,9 @@ export function chooseNow(
     if (statement!.placement.kind === 'anywhere') return ANYWHERE;
     const choice = chooseOneNow(statement!, bind, context);
     if (!choice) return undefined;
-    return { nodeId: nodeOf(statement!, choice, context.map), statements: [choice] };
+    if (choice.bucket === SEVERAL) return SCATTERED;
+    const nodeId = nodeOf(statement!, choice, context.map) ?? context.readingNodeId();
+    return { nodeId, statements: [choice] };
   }
   const choices: StatementChoice[] = [];
   for (const statement of statements) {
@@ -56,7 +64,7 @@ export function chooseNow(
     if (!choice) return undefined;
     choices.push(choice);
   }
-  return { nodeId: commonNode(statements, choices, context.map), statements: choices };
+  return { nodeId: commonNode(statements, choices, context), statements: choices };
 }
 
 export async function choose(
@@ -67,7 +75,7 @@ export async function choose(
   const choices: StatementChoice[] = [];
   for (const { placement } of plan.statements) {
     if (placement.kind !== 'keyed') {
-      choices.push(NOT_KEYED);
+      choices.push(isOfSeveral(placement) ? OF_SEVERAL : NOT_KEYED);
       continue;
     }
     const ids = await supplyIds(placement, context.ids);
@@ -75,7 +83,8 @@ export async function choose(
     if (bucket === ASK_SERVER) bucket = await askBucket(placement, { bind, ids }, context.ask);
     choices.push({ bucket, ids });
   }
-  return { nodeId: commonNode(plan.statements, choices, context.map), statements: choices };
+  if (plan.statements.length === 1 && choices[0]!.bucket === SEVERAL) return SCATTERED;
+  return { nodeId: commonNode(plan.statements, choices, context), statements: choices };
 }
 
 function chooseOneNow(
@@ -84,6 +93,7 @@ function chooseOneNow(
   context: ChooseContext,
 ): StatementChoice | undefined {
   const { placement } = statement;
+  if (isOfSeveral(placement)) return OF_SEVERAL;
   if (placement.kind !== 'keyed') return NOT_KEYED;
   let ids = NO_IDS;
   if (placement.suppliedIds.length > 0) {
@@ -95,6 +105,11 @@ function chooseOneNow(
   }
   const bucket = bucketOf(placement, { bind, ids });
   return bucket === ASK_SERVER ? undefined : { bucket, ids };
+}
+
+/** Does it go to several nodes, whatever its values are? */
+function isOfSeveral({ kind }: StatementPlan['placement']): boolean {
+  return kind === 'scattered' || kind === 'referenceWrite';
 }
 
 /** Key ids all of one bucket; ids of other columns as they come. */
@@ -119,7 +134,13 @@ function nodeOf(statement: StatementPlan, choice: StatementChoice, map: ClusterM
       return undefined;
     case 'home':
       return map.homeNodeId;
+    case 'reference':
+      return undefined;
+    case 'scattered':
+    case 'referenceWrite':
+      throw notAlone();
     case 'keyed': {
+      if (choice.bucket === SEVERAL) throw notAlone();
       const place = statement.placement.table.buckets[choice.bucket];
       assert(place, 'a bucket has a place');
       return place.nodeId;
@@ -127,10 +148,17 @@ function nodeOf(statement: StatementPlan, choice: StatementChoice, map: ClusterM
   }
 }
 
+function notAlone(): Error {
+  return notSupported(
+    'a statement over several nodes cannot share a query string with others',
+    'Send it alone; in a transaction block, if they belong together.',
+  );
+}
+
 function commonNode(
   statements: readonly StatementPlan[],
   choices: readonly StatementChoice[],
-  map: ClusterMap,
+  { map, readingNodeId }: ChooseContext,
 ): number | undefined {
   let common: number | undefined;
   for (const [i, statement] of statements.entries()) {
@@ -144,5 +172,6 @@ function commonNode(
     }
     common = node;
   }
-  return common;
+  const reads = statements.some(({ placement }) => placement.kind === 'reference');
+  return common ?? (reads ? readingNodeId() : undefined);
 }

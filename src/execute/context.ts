@@ -5,6 +5,8 @@ import type { ClusterMap } from '../catalog/map.ts';
 import type { Coalescer } from '../coalesce/coalescer.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import type { FlushQueue } from '../platform/flush-queue.ts';
+import type { TransactionCoordinator } from '../txn/coordinator.ts';
+import type { DistributedTransactions } from '../txn/registry.ts';
 import type { FunctionFacts } from './function-facts.ts';
 import type { IdChooser } from './id-chooser.ts';
 import type { PlanCache } from './plan-cache.ts';
@@ -48,6 +50,10 @@ export interface RouterContext {
   readonly writeFacts: WriteFactsCache;
   /** Writes that go out together, merged or pipelined. */
   readonly coalescer: Coalescer;
+  /** Transactions of this process that are on several nodes now. */
+  readonly distributed: DistributedTransactions;
+  /** Ends transactions, whatever the number of their nodes. */
+  readonly transactions: TransactionCoordinator;
   readonly flushQueue: FlushQueue;
   readonly log: RouterLog;
   runCommand(command: RouterCommand, session: CommandSession): Promise<CommandResult>;

@@ -53,11 +53,11 @@ export class PlanCache {
     const hit = this.#byKey.get(key);
     if (hit) return hit;
     const plan = this.#plan(text, map, searchPath.schemas);
-    const keyed = plan.statements.some(({ placement }) => placement.kind === 'keyed');
+    const hasLeaves = plan.statements.some(({ placement: { kind } }) => kind === 'keyed' || kind === 'scattered');
     const cached: CachedQuery = {
       plan,
       map,
-      text: keyed ? text : rewriteQuery(plan, [], 'literal').text,
+      text: hasLeaves ? text : rewriteQuery(plan, [], 'literal').text,
       described: new Map(),
       shapes: new Map(),
     };

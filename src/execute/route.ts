@@ -6,8 +6,8 @@
  */
 
 import type { Rows } from '../backend/internal-query.ts';
-import { unreachable } from '../base/assert.ts';
-import { invalidParameter, notSupported } from '../base/errors.ts';
+import { assert, unreachable } from '../base/assert.ts';
+import { invalidParameter, notSupported, PosternError } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
 import {
   ASK_SERVER,
@@ -38,17 +38,22 @@ export interface KeyValues {
 
 /** HASH_PARTITION_SEED of PostgreSQL's partitioning, as a signed 64-bit number. */
 const PARTITION_SEED = '8816678312871386365';
+/** Columns of one SELECT, of which PostgreSQL allows 1664. */
+const ASKED_AT_ONCE = 500;
 /** What hash_combine64(0, h) adds to h. */
 const COMBINE_OFFSET = 0x49a0f4dd15e5a8e3n;
 
-/** The bucket that all key values agree on, or ASK_SERVER. Throws 0A000 when they don't agree or can't be compared. */
+/** The keys are of several buckets, and the plan says what is done then. */
+export const SEVERAL = -2;
+
+/** The bucket that all key values agree on, ASK_SERVER or SEVERAL. Throws 0A000 when they can't be compared. */
 export function bucketOf(keyed: Keyed, values: KeyValues): number {
   let agreed = ASK_SERVER;
   let first = true;
   for (const source of keyed.keys) {
     const bucket = bucketOfSource(keyed.table, source, values);
     if (bucket === ASK_SERVER) return ASK_SERVER;
-    if (!first && bucket !== agreed) throw severalBuckets(keyed.table);
+    if (!first && bucket !== agreed) return severalBuckets(keyed);
     agreed = bucket;
     first = false;
   }
@@ -92,40 +97,54 @@ function bucketOfParameter(table: ShardedTable, index: number, values: KeyValues
       );
 }
 
-/**
- * The bucket by the server's own hash function. `ask` runs a query with the client's settings; a value that the server
- * refuses is refused in its words.
- */
+/** The bucket by the server's own hash function, as bucketOf() gives it. */
 export async function askBucket(
   keyed: Keyed,
   values: KeyValues,
   ask: (text: string) => Promise<Rows>,
 ): Promise<number> {
-  const { table } = keyed;
-  const texts: string[] = [];
+  const buckets = await bucketsOf(keyed.table, keyed.keys, values, ask);
+  const [agreed] = buckets;
+  assert(agreed !== undefined, 'a keyed statement has a key');
+  return buckets.some((bucket) => bucket !== agreed) ? severalBuckets(keyed) : agreed;
+}
+
+/**
+ * The bucket of each key. Where the router can't be sure, a server computes it: `ask` runs a query with the client's
+ * settings; a value that the server refuses is refused in its words.
+ */
+export async function bucketsOf(
+  table: ShardedTable,
+  sources: readonly KeySource[],
+  values: KeyValues,
+  ask: (text: string) => Promise<Rows>,
+): Promise<number[]> {
   const buckets: number[] = [];
-  for (const source of keyed.keys) {
+  const unsure: { readonly index: number; readonly text: string }[] = [];
+  for (const [index, source] of sources.entries()) {
     const bucket = bucketOfSource(table, source, values);
-    if (bucket === ASK_SERVER) texts.push(textOf(table, source, values));
-    else buckets.push(bucket);
+    buckets.push(bucket);
+    if (bucket === ASK_SERVER) unsure.push({ index, text: textOf(table, source, values) });
   }
-  if (texts.length > 0) {
-    const hashes = texts.map(
-      (text) => `${table.hashFunction}(${quoteLiteral(text)}::${table.keyTypeText}, ${PARTITION_SEED})`,
+  for (let start = 0; start < unsure.length; start += ASKED_AT_ONCE) {
+    const asked = unsure.slice(start, start + ASKED_AT_ONCE);
+    const hashes = asked.map(
+      ({ text }) => `${table.hashFunction}(${quoteLiteral(text)}::${table.keyTypeText}, ${PARTITION_SEED})`,
     );
-    const [row] = await ask(`SELECT ${hashes.join(', ')}`);
-    for (const hash of row ?? []) {
-      const rowHash = BigInt.asUintN(64, BigInt.asUintN(64, BigInt(hash ?? 0)) + COMBINE_OFFSET);
-      buckets.push(Number(rowHash % BigInt(table.buckets.length)));
+    const [row = []] = await ask(`SELECT ${hashes.join(', ')}`);
+    for (const [i, { index }] of asked.entries()) {
+      const rowHash = BigInt.asUintN(64, BigInt.asUintN(64, BigInt(row[i] ?? 0)) + COMBINE_OFFSET);
+      buckets[index] = Number(rowHash % BigInt(table.buckets.length));
     }
   }
-  const [agreed] = buckets;
-  if (agreed === undefined || buckets.some((bucket) => bucket !== agreed)) throw severalBuckets(table);
-  return agreed;
+  return buckets;
 }
 
 function textOf(table: ShardedTable, source: KeySource, values: KeyValues): string {
   if (source.kind === 'literal' && source.text !== null) return source.text;
+  // In the simple protocol.
+  if (source.kind === 'parameter' && !values.bind)
+    throw new PosternError({ sqlState: '42P02', message: `there is no parameter $${source.index + 1}` });
   if (source.kind === 'parameter' && values.bind) {
     const { view, buffer } = values.bind;
     if (source.index < view.parameterCount && view.parameterFormat(source.index) === 0) {
@@ -146,8 +165,9 @@ function integerType(type: KeyTypeName): 'int2' | 'int4' | 'int8' {
   throw notSupported('ids are supplied for integer keys only', 'Give the key in the INSERT.');
 }
 
-function severalBuckets(table: ShardedTable): Error {
-  return notSupported(
+function severalBuckets({ table, several }: Keyed): number {
+  if (several) return SEVERAL;
+  throw notSupported(
     `the statement names rows of several buckets of table "${table.name}"`,
     `Send one statement for each value of "${table.keyColumn}".`,
   );

@@ -31,6 +31,8 @@ function bindConjunct(node: Node, scope: Scope, mayBind: MayBind, outcome: BindO
   if (!('A_Expr' in node) || !isEquality(node.A_Expr)) return;
   const { kind, lexpr, rexpr } = node.A_Expr;
   if (kind === 'AEXPR_IN') bindIn(lexpr, rexpr, scope, mayBind, outcome);
+  else if (kind === 'AEXPR_OP_ANY' && elementsOf(rexpr))
+    bindIn(lexpr, elementsOf(rexpr), scope, mayBind, outcome);
   else if (kind === 'AEXPR_OP') bindEquality(lexpr, rexpr, scope, mayBind, outcome);
   else if (keyReferenceOf(lexpr, scope)) outcome.comparedWithExpression = true;
 }
@@ -39,6 +41,13 @@ function isEquality(expression: A_Expr): boolean {
   const name = stringsOf(expression.name);
   if (name?.at(-1) !== '=') return false;
   return name.length === 1 || (name.length === 2 && name[0] === 'pg_catalog');
+}
+
+/** The elements of ARRAY[…] as a list; undefined: it is another array. */
+function elementsOf(array: Node | undefined): Node | undefined {
+  if (!array || !('A_ArrayExpr' in array)) return undefined;
+  const { elements } = array.A_ArrayExpr;
+  return elements && elements.length > 0 ? { List: { items: elements } } : undefined;
 }
 
 function bindIn(

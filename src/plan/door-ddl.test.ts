@@ -45,8 +45,6 @@ describe('CREATE TABLE with a door', () => {
     ['t (id int) WITH (postern.door)', '22023'],
     ['t (id int) WITH (postern.door = single, postern.key = id)', '22023'],
     ['t (id int) WITH (postern.door = leaderless)', '0A000'],
-    ["t (id int) WITH (postern.door = 'reference')", '0A000'],
-    ['t (id int) WITH (postern.door = sharded, postern.key = x)', '42703'],
     ['t (id int) WITH (postern.door = sharded, postern.key = id, fillfactor = 70)', '0A000'],
     ['t (id int REFERENCES x) WITH (postern.door = sharded, postern.key = id)', '0A000'],
     ['t (id int, FOREIGN KEY (id) REFERENCES t) WITH (postern.door = sharded, postern.key = id)', '0A000'],
@@ -124,6 +122,17 @@ describe('CREATE TABLE with a door', () => {
   });
 });
 
+test('the outcome of a transaction is told by the router', () => {
+  expect(statementOf("SELECT postern.outcome('pt1_x')").command).toEqual({
+    kind: 'tellOutcome',
+    token: 'pt1_x',
+    functionName: 'outcome',
+  });
+  expect(statementOf("SELECT outcome('pt1_x')").command).toBeUndefined();
+  expect(statementOf('SELECT postern.outcome($1)').refusal?.sqlState).toBe('0A000');
+  expect(statementOf('SELECT postern.outcome()').refusal?.sqlState).toBe('22023');
+});
+
 describe('tables that exist', () => {
   test.each([
     [
@@ -194,7 +203,14 @@ describe('tables that exist', () => {
     ["SELECT create_distributed_table('t')", '22023'],
     ["SELECT create_distributed_table('t', 'id', 'range')", '0A000'],
     ["SELECT create_distributed_table('t', 'id', nonsense => 1)", '22023'],
-    ["SELECT create_reference_table('t')", '0A000'],
+    ["SELECT create_reference_table('t')", 'makeReferenceTable'],
+    ["SELECT postern.create_reference_table('t') AS done", 'makeReferenceTable'],
+    ['SELECT create_reference_table($1)', '0A000'],
+    ['SELECT create_reference_table()', '22023'],
+    ["ALTER TABLE s.t SET (postern.door = 'reference')", 'makeReferenceTable'],
+    ["ALTER TABLE t SET (postern.door = 'reference', postern.key = 'id')", '22023'],
+    ["ALTER TABLE countries SET (postern.door = 'reference')", '0A000'],
+    ["ALTER TABLE countries SET (postern.door = 'sharded', postern.key = 'code')", '0A000'],
     ["SELECT shard_table('t', 'id')", 'home'],
     ['ALTER TABLE accounts SET (postern.door = sharded, postern.key = name)', '0A000'],
     ['ALTER TABLE t SET (postern.door = sharded)', '22023'],

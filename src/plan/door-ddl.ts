@@ -16,7 +16,7 @@ import {
 } from './door-options.ts';
 import type { Edit, RouterCommand } from './plan.ts';
 import { nameOf } from './refusal.ts';
-import { type PlanContext, resolveRangeVar } from './resolve.ts';
+import { type PlanContext, resolveRangeVar, resolveReferenceVar } from './resolve.ts';
 
 export interface DoorDdl {
   readonly command: RouterCommand | undefined;
@@ -28,6 +28,7 @@ export function planDoorTable(
   statement: CreateStmt,
   sql: Uint8Array,
   range: { start: number; end: number },
+  context: PlanContext,
 ): DoorDdl | undefined {
   const options = posternOptions(statement.options);
   if (options.length === 0) return undefined;
@@ -36,11 +37,14 @@ export function planDoorTable(
   const clause = withClauseRange(sql, options[0]?.location ?? -1, range);
   if (door.door !== 'sharded') {
     const edit = singleDoorEdit(statement, sql, clause);
+    if (door.door === 'reference') {
+      return { command: createReference(statement, sql, { edit, range }), edits: [] };
+    }
     if (door.coalesce === undefined) return { command: undefined, edits: [edit] };
     return { command: createCoalescing(statement, sql, { edit, range, coalesce: door.coalesce }), edits: [] };
   }
   assert(door.key !== undefined, 'a sharded table has a key');
-  refuseWhatShardedTablesLack(statement);
+  refuseWhatShardedTablesLack(statement, context);
   refuseUnknownKey(statement, door.key);
   return {
     command: {
@@ -61,6 +65,35 @@ export function planDoorTable(
   };
 }
 
+/** What it is made of is read from the home node's catalog when it is there, and refused there if it can't be copied. */
+function createReference(
+  statement: CreateStmt,
+  sql: Uint8Array,
+  options: { edit: Edit; range: { start: number; end: number } },
+): RouterCommand {
+  const { relation } = statement;
+  if (relation?.relpersistence === 't' || relation?.schemaname?.startsWith('pg_temp')) {
+    throw notSupported(
+      'a temporary reference table is not supported',
+      'Temporary tables live in one session: leave the door out.',
+    );
+  }
+  return {
+    kind: 'createReferenceTable',
+    schema: relation?.schemaname,
+    name: relation?.relname ?? '',
+    ifNotExists: statement.if_not_exists === true,
+    createText: textWithEdit(sql, options.edit, options.range),
+  };
+}
+
+function textWithEdit(sql: Uint8Array, edit: Edit, range: { start: number; end: number }): string {
+  const text = (start: number, end: number) =>
+    Buffer.from(sql.buffer, sql.byteOffset + start, end - start).toString('utf8');
+  assert(edit.replacement.kind === 'text', 'a WITH clause is replaced by text');
+  return text(range.start, edit.start) + edit.replacement.text + text(edit.end, range.end);
+}
+
 /** The table and its switch are made in one transaction, by the router. */
 function createCoalescing(
   statement: CreateStmt,
@@ -75,15 +108,12 @@ function createCoalescing(
       'Leave it out: writes to temporary tables are never merged with others.',
     );
   }
-  const text = (start: number, end: number) =>
-    Buffer.from(sql.buffer, sql.byteOffset + start, end - start).toString('utf8');
-  assert(edit.replacement.kind === 'text', 'a WITH clause is replaced by text');
   return {
     kind: 'createCoalescing',
     schema: relation?.schemaname,
     name: relation?.relname ?? '',
     ifNotExists: statement.if_not_exists === true,
-    createText: text(range.start, edit.start) + edit.replacement.text + text(edit.end, range.end),
+    createText: textWithEdit(sql, edit, range),
     coalesce,
   };
 }
@@ -135,7 +165,7 @@ function singleDoorEdit(statement: CreateStmt, sql: Uint8Array, clause: WithClau
   return { start: clause.start, end: clause.end, replacement: { kind: 'text', text } };
 }
 
-function refuseWhatShardedTablesLack(statement: CreateStmt): void {
+function refuseWhatShardedTablesLack(statement: CreateStmt, context: PlanContext): void {
   const relation = statement.relation;
   const refuse = (what: string, hint: string): never => {
     throw notSupported(`a sharded table with ${what} is not supported`, hint);
@@ -159,9 +189,13 @@ function refuseWhatShardedTablesLack(statement: CreateStmt): void {
     if ('TableLikeClause' in element) refuse('LIKE', 'Give it the columns itself.');
     const constraints = 'ColumnDef' in element ? (element.ColumnDef.constraints ?? []) : [element];
     for (const constraint of constraints) {
-      if ('Constraint' in constraint && constraint.Constraint.contype === 'CONSTR_FOREIGN') {
-        refuse('a foreign key', 'Leave REFERENCES out for now.');
-      }
+      if (!('Constraint' in constraint) || constraint.Constraint.contype !== 'CONSTR_FOREIGN') continue;
+      const referenced = constraint.Constraint.pktable;
+      if (referenced && resolveReferenceVar(context, referenced)) continue;
+      refuse(
+        'a foreign key to a table that is not a reference table',
+        `Leave REFERENCES out, or make "${referenced?.relname}" a reference table first.`,
+      );
     }
   }
 }
@@ -194,7 +228,7 @@ export function planAlterDoor(
   if (options.length === 0) return undefined;
   assert(statement.relation, 'ALTER TABLE has a table');
   const hint =
-    "Say ALTER TABLE t SET (postern.door = 'sharded', postern.key = 'column'), or SET (postern.coalesce = 'off'), and nothing else.";
+    "Say ALTER TABLE t SET (postern.door = 'sharded', postern.key = 'column'), SET (postern.door = 'reference'), or SET (postern.coalesce = 'off'), and nothing else.";
   const only = commands.length === 1 ? commands[0] : undefined;
   const alone = only && optionsOf(only.def).length === options.length && statement.objtype === 'OBJECT_TABLE';
   const coalescing = (coalesce: CoalesceOption): RouterCommand => ({
@@ -215,8 +249,15 @@ export function planAlterDoor(
   if (door.door === undefined && door.coalesce !== undefined) return coalescing(door.coalesce);
   const table = resolveRangeVar(context, statement.relation);
   if (table) throw notSupported(`changing the door of sharded table ${nameOf(table)} is not supported`, hint);
+  const reference = resolveReferenceVar(context, statement.relation);
+  if (reference)
+    throw notSupported(`changing the door of reference table ${nameOf(reference)} is not supported`, hint);
+  if (door.door === 'reference') {
+    const relation = relationText(statement.relation, sql);
+    return { kind: 'makeReferenceTable', relation, functionName: undefined };
+  }
   if (door.door !== 'sharded' || door.key === undefined) {
-    throw notSupported('only the door "sharded" can be given to a table afterwards', hint);
+    throw notSupported('only the doors "sharded" and "reference" can be given to a table afterwards', hint);
   }
   return {
     kind: 'distributeTable',
@@ -246,27 +287,29 @@ const PARAMETERS: Readonly<Record<string, readonly string[]>> = {
   ],
   shard_table: ['table_name', 'key', 'colocate_with', 'buckets'],
   set_coalescing: ['table_name', 'value'],
+  create_reference_table: ['table_name'],
+  outcome: ['token'],
 };
 
 /** Which of Postern's table functions this calls; those with names that others may have too only count with their schema. */
 export function doorFunctionOf(call: FuncCall): string | undefined {
   const { schema, name } = functionName(call);
-  if (name === 'shard_table' || name === 'set_coalescing') return schema === 'postern' ? name : undefined;
+  if (name === 'shard_table' || name === 'set_coalescing' || name === 'outcome')
+    return schema === 'postern' ? name : undefined;
   if (name !== 'create_distributed_table' && name !== 'create_reference_table') return undefined;
   return schema === undefined || schema === 'postern' ? name : undefined;
 }
 
 const USAGE: Readonly<Record<string, string>> = {
   set_coalescing: "Say SELECT postern.set_coalescing('table', 'off').",
+  outcome: "Say SELECT postern.outcome('token').",
+  create_reference_table: "Say SELECT create_reference_table('table').",
 };
 
 /** SELECT create_distributed_table(…): only alone, with literals, since the router answers it itself. */
 export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterCommand {
   const name = doorFunctionOf(call);
   assert(name !== undefined, 'the caller has looked');
-  if (name === 'create_reference_table') {
-    throw notSupported('reference tables are not there yet', 'Leave the table on the home node.');
-  }
   const target = select.targetList?.[0];
   const resTarget = target && 'ResTarget' in target ? target.ResTarget : undefined;
   const clauses = Object.keys(select).filter((key) => !['targetList', 'limitOption', 'op'].includes(key));
@@ -276,6 +319,11 @@ export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterComm
     throw notSupported(`${name} can only be called alone`, usage);
   }
   const values = argumentsOf(call, name);
+  if (name === 'outcome') {
+    const token = values.get('token');
+    if (token === undefined) throw invalidParameter(`${name} needs a token`, usage);
+    return { kind: 'tellOutcome', token, functionName: resTarget.name ?? name };
+  }
   const relation = values.get('table_name');
   if (name === 'set_coalescing') {
     const coalesce = coalesceOptionOf(values.get('value'));
@@ -287,6 +335,10 @@ export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterComm
       coalesce,
       functionName: resTarget.name ?? name,
     };
+  }
+  if (name === 'create_reference_table') {
+    if (!relation) throw invalidParameter(`${name} needs a table`, usage);
+    return { kind: 'makeReferenceTable', relation, functionName: resTarget.name ?? name };
   }
   const key = values.get('key') ?? values.get('distribution_column');
   if (!relation || !key) {

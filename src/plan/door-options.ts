@@ -9,7 +9,7 @@ import { stringsOf } from '../sql/facts.ts';
 
 export interface DoorOptions {
   /** Undefined: only `coalesce` is given. */
-  readonly door: 'single' | 'sharded' | undefined;
+  readonly door: 'single' | 'sharded' | 'reference' | undefined;
   readonly key: string | undefined;
   readonly bucketCount: number | undefined;
   readonly colocateWith: string | undefined;
@@ -21,7 +21,7 @@ export type CoalesceOption = 'on' | 'off' | 'default';
 
 const NAMESPACE = 'postern';
 const OPTIONS = ['door', 'key', 'buckets', 'colocate_with', 'coalesce'];
-const DOORS_TO_COME = ['reference', 'leaderless', 'multi_primary', 'write_behind'];
+const DOORS_TO_COME = ['leaderless', 'multi_primary', 'write_behind'];
 /** A bucket is a table on a node; beyond this a catalog of them is slow to read and to plan over. */
 const BUCKETS_MAX = BOUNDS.bucketsMax;
 
@@ -55,10 +55,13 @@ export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
     throw invalidParameter('option "postern.door" is missing', "Say postern.door = 'sharded'.");
   }
   if (DOORS_TO_COME.includes(door)) {
-    throw notSupported(`door "${door}" is not there yet`, "Use postern.door = 'sharded', or none.");
+    throw notSupported(`door "${door}" is not there yet`, "Use postern.door = 'sharded' or 'reference', or none.");
   }
-  if (door !== 'sharded' && door !== 'single') {
-    throw invalidParameter(`unknown door "${door}"`, "The doors are 'single' and 'sharded'.");
+  if (door !== 'sharded' && door !== 'reference' && door !== 'single') {
+    throw invalidParameter(`unknown door "${door}"`, "The doors are 'single', 'sharded' and 'reference'.");
+  }
+  if (door === 'reference' && (values.size > 1 || coalesce !== undefined)) {
+    throw invalidParameter('door "reference" has no other options', 'Leave the other postern options out.');
   }
   if (door === 'single' && values.size > 1) {
     throw invalidParameter(

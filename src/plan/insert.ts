@@ -12,6 +12,7 @@ import { BYTE, closingParen, isPunctuation, keywordOf, nextToken } from '../sql/
 import { keySourceOf } from './key-source.ts';
 import type { Edit, KeySource, SuppliedId } from './plan.ts';
 import { nameOf, notUnderstood } from './refusal.ts';
+import type { RowOfValues } from './scatter.ts';
 
 /** What grows while a statement is analysed. */
 export interface InsertOutput {
@@ -19,9 +20,11 @@ export interface InsertOutput {
   readonly suppliedIds: SuppliedId[];
   /** Of the target: one per row. */
   readonly sources: KeySource[];
+  /** Filled if there are several. */
+  readonly rows: RowOfValues[];
 }
 
-interface InsertTarget {
+export interface InsertTarget {
   readonly table: ShardedTable;
   readonly statement: InsertStmt;
   readonly sql: Uint8Array;
@@ -41,21 +44,24 @@ export function planInsert(target: InsertTarget, output: InsertOutput): void {
   if (!rows) {
     throw notUnderstood('INSERT … SELECT', table, 'Read the rows first, then INSERT … VALUES.');
   }
-  const columns = insertColumns(target, rows);
+  const columns = insertColumns(table, statement, rows[0]?.length ?? 0);
   const missing = table.columns.filter((column) => column.sequence && !columns.includes(column.name));
   if (!columns.includes(table.keyColumn) && !missing.some((column) => column.name === table.keyColumn)) {
     throw keyMissing(table);
   }
-  const rowEnds =
-    missing.length > 0 ? placeColumns(target, columns, missing, rows.length, output) : undefined;
+  const listEnd = missing.length > 0 ? placeColumns(target, columns, missing, output) : afterColumns(target);
+  const ranges = missing.length > 0 || rows.length > 1 ? rangesOfRows(target, listEnd, rows.length) : [];
   for (const [index, row] of rows.entries()) {
     planRow(target, columns, row, output);
-    const rowEnd = rowEnds?.[index];
-    if (rowEnd === undefined) continue;
+    const range = ranges[index];
+    if (!range) continue;
+    const rowEnd = range.end - 1;
     for (const column of missing) {
       output.edits.push({ start: rowEnd, end: rowEnd, replacement: { kind: 'text', text: ', ' } });
       supplyId(table, column.name, rowEnd, rowEnd, output);
     }
+    const key = output.sources[index];
+    if (key && rows.length > 1) output.rows.push({ ...range, key });
   }
 }
 
@@ -68,9 +74,9 @@ function valuesRows(node: Node): Node[][] | undefined {
   return select.valuesLists.map((row) => ('List' in row ? (row.List.items ?? []) : []));
 }
 
-/** The names of the columns that the rows give, in order; without a column list, by position. */
-function insertColumns({ statement, table }: InsertTarget, rows: readonly Node[][]): string[] {
-  if (!statement.cols) return table.columns.slice(0, rows[0]?.length ?? 0).map((column) => column.name);
+/** The names of the columns that the rows give, in order; without a column list, the first `count` of the table. */
+export function insertColumns(table: ShardedTable, statement: InsertStmt, count: number): string[] {
+  if (!statement.cols) return table.columns.slice(0, count).map((column) => column.name);
   return statement.cols.map((node) => {
     if (!('ResTarget' in node)) return '';
     const { name, indirection } = node.ResTarget;
@@ -118,41 +124,54 @@ function supplyId(
   if (column === table.keyColumn) sources.push({ kind: 'suppliedId', idIndex });
 }
 
-/** Names the missing columns in the column list, and says where each row of VALUES ends. */
+/** Names the missing columns in the column list; says where that ends. */
 function placeColumns(
   target: InsertTarget,
   columns: readonly string[],
   missing: ShardedTable['columns'],
-  rowCount: number,
   output: InsertOutput,
-): number[] {
-  const { sql, statement, table } = target;
+): number {
+  const { sql, statement } = target;
   const missingNames = missing.map((column) => quoteIdentifier(column.name)).join(', ');
-  let at = afterAlias(target);
+  const at = afterAlias(target);
   if (statement.cols) {
     const close = closingParen(sql, nextToken(sql, at).start);
     output.edits.push({ start: close, end: close, replacement: { kind: 'text', text: `, ${missingNames}` } });
-    at = close + 1;
-  } else {
-    const given = columns.map(quoteIdentifier).join(', ');
-    const list = given ? `${given}, ${missingNames}` : missingNames;
-    output.edits.push({ start: at, end: at, replacement: { kind: 'text', text: ` (${list})` } });
+    return close + 1;
   }
+  const given = columns.map(quoteIdentifier).join(', ');
+  const list = given ? `${given}, ${missingNames}` : missingNames;
+  output.edits.push({ start: at, end: at, replacement: { kind: 'text', text: ` (${list})` } });
+  return at;
+}
+
+/** Where the column list ends, or would. */
+export function afterColumns(target: InsertTarget): number {
+  const at = afterAlias(target);
+  return target.statement.cols ? closingParen(target.sql, nextToken(target.sql, at).start) + 1 : at;
+}
+
+/** The rows of VALUES, with their parentheses. */
+function rangesOfRows(
+  { sql, table }: InsertTarget,
+  listEnd: number,
+  rowCount: number,
+): { readonly start: number; readonly end: number }[] {
   // [OVERRIDING … VALUE] [(] VALUES
-  let token = nextToken(sql, at);
+  let token = nextToken(sql, listEnd);
   while (keywordOf(sql, token) !== 'values') {
     if (token.kind === 'end') throw notUnderstood('this INSERT', table, 'Write it as INSERT … VALUES.');
     token = nextToken(sql, token.end);
   }
-  const rowEnds: number[] = [];
+  const ranges: { start: number; end: number }[] = [];
   do {
     const open = nextToken(sql, token.end);
-    const close = closingParen(sql, open.start);
-    rowEnds.push(close);
-    token = nextToken(sql, close + 1);
+    const end = closingParen(sql, open.start) + 1;
+    ranges.push({ start: open.start, end });
+    token = nextToken(sql, end);
   } while (isPunctuation(sql, token, BYTE.comma));
-  if (rowEnds.length !== rowCount) throw notUnderstood('this INSERT', table, 'Write it as INSERT … VALUES.');
-  return rowEnds;
+  if (ranges.length !== rowCount) throw notUnderstood('this INSERT', table, 'Write it as INSERT … VALUES.');
+  return ranges;
 }
 
 function planDefaultValues(target: InsertTarget, output: InsertOutput): void {
@@ -176,7 +195,7 @@ function afterAlias({ sql, nameEnd, statement }: InsertTarget): number {
   return nextToken(sql, nextToken(sql, nameEnd).end).end;
 }
 
-function keyMissing(table: ShardedTable): PosternError {
+export function keyMissing(table: ShardedTable): PosternError {
   return notSupported(
     `INSERT into sharded table ${nameOf(table)} without a value for its shard key "${table.keyColumn}"`,
     `Give "${table.keyColumn}" a value: its default is not known before the row is placed.`,

@@ -22,15 +22,21 @@ import type {
   WithClause,
 } from '@pgsql/types';
 import { assert } from '../base/assert.ts';
-import { notSupported } from '../base/errors.ts';
+import { notSupported, PosternError } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
 import type { StatementFacts } from '../sql/facts.ts';
 import { BYTE, endOfName, isPunctuation, nextToken } from '../sql/scanner.ts';
 import { bindByCondition, bindByUsing, slotIsBound } from './binding.ts';
 import { planInsert } from './insert.ts';
+import { bindInsertSelect, isPlainValues } from './insert-select.ts';
+import { newKeyOf, refuseKeyUpdate, refuseKeyUpdateOnConflict } from './key-update.ts';
 import type { Edit, Placement, SuppliedId } from './plan.ts';
-import { keyIsFixed, mixedWithHome, noKey, notColocated, notUnderstood } from './refusal.ts';
-import { type PlanContext, resolveRangeVar } from './resolve.ts';
+import { refuseLockOfReference, writesReferenceWithin } from './reference-refusal.ts';
+import { mixedWithHome, noKey, notColocated, notUnderstood } from './refusal.ts';
+import { type PlanContext, resolveRangeVar, resolveReferenceVar } from './resolve.ts';
+import type { RowOfValues, Scatter } from './scatter.ts';
+import { givesRowsOneByOne, planScatterRead, type ScatterRead } from './scatter-read.ts';
+import { planScatterWrite, type TopWrite } from './scatter-write.ts';
 import { columnNamesOf, type FromItem, newScope, newSlot, type Scope, type Slot } from './scope.ts';
 
 export interface KeyedStatement {
@@ -42,6 +48,15 @@ export interface KeyedStatement {
 interface VisibleCte {
   readonly name: string;
   readonly outer: VisibleCte | undefined;
+  readonly cte: Cte;
+}
+
+interface Cte {
+  /** Uses of sharded tables, of whose rows each row of it is one; empty if it is something else. */
+  roots: readonly Slot[];
+  /** Are there sharded tables in it? */
+  isSharded: boolean;
+  references: number;
 }
 
 /** One side of a join. */
@@ -49,8 +64,19 @@ interface Side {
   readonly items: readonly FromItem[];
   /** Uses that no outer join beneath can turn into NULLs. */
   readonly preserved: readonly Slot[];
+  /** The same, and those in plain queries: each row is of one row of each of these. */
+  readonly roots: readonly Slot[];
   readonly merged: ReadonlySet<string>;
   readonly natural: boolean;
+}
+
+/** One SELECT. */
+interface SelectLevel {
+  readonly scope: Scope;
+  /** Uses of its FROM that no outer join can turn into NULLs. */
+  readonly preserved: readonly Slot[];
+  /** The same, and those in plain queries of FROM. */
+  readonly roots: readonly Slot[];
 }
 
 /** Undefined: no sharded table is meant after all (CTEs and aliases have the name). Throws the refusal. */
@@ -58,9 +84,12 @@ export function planKeyed(options: {
   node: Node;
   facts: StatementFacts;
   sql: Uint8Array;
+  /** The bytes of the statement in `sql`. */
+  start: number;
+  end: number;
   context: PlanContext;
 }): KeyedStatement | undefined {
-  const analysis = new KeyedAnalysis(options.sql, options.context);
+  const analysis = new KeyedAnalysis(options);
   analysis.visitStatement(options.node, undefined, undefined);
   return analysis.finish(options.facts);
 }
@@ -73,12 +102,30 @@ class KeyedAnalysis {
   readonly #suppliedIds: SuppliedId[] = [];
   readonly #visited = new Set<RangeVar>();
   readonly #strippedAt = new Set<number>();
+  readonly #node: Node;
+  readonly #start: number;
+  readonly #end: number;
   #homeRelation: string | undefined;
+  #usesReference = false;
   #comparedWithExpression = false;
+  /** The statement itself, if it writes a sharded table. */
+  #write: TopWrite | undefined;
+  /** The statement itself, if it is a SELECT. */
+  #read: SelectLevel | undefined;
+  readonly #ctes: Cte[] = [];
 
-  constructor(sql: Uint8Array, context: PlanContext) {
-    this.#sql = sql;
-    this.#context = context;
+  constructor(options: {
+    node: Node;
+    sql: Uint8Array;
+    start: number;
+    end: number;
+    context: PlanContext;
+  }) {
+    this.#node = options.node;
+    this.#start = options.start;
+    this.#end = options.end;
+    this.#sql = options.sql;
+    this.#context = options.context;
   }
 
   finish(facts: StatementFacts): KeyedStatement | undefined {
@@ -89,21 +136,70 @@ class KeyedAnalysis {
     }
     const first = this.#slots[0];
     if (!first) return undefined;
-    if (this.#homeRelation !== undefined) throw mixedWithHome(first.table, this.#homeRelation);
-    for (const slot of this.#slots) {
-      if (slot.table.colocationId !== first.table.colocationId) throw notColocated(first.table, slot.table);
-      if (!slotIsBound(slot)) throw noKey(slot.table, this.#comparedWithExpression);
-    }
-    const keys = this.#slots.flatMap((slot) => slot.sources);
     // Array.prototype.sort is stable: several insertions at one place stay in order.
     const edits = this.#edits.sort((a, b) => a.start - b.start);
     const suppliedIds = this.#suppliedIds;
-    return { placement: { kind: 'keyed', table: first.table, keys, suppliedIds }, edits };
+    const refusal = this.#refusalAsKeyed(first);
+    if (refusal) {
+      const scatter = this.#scatter(facts, edits, refusal);
+      if (!scatter) throw refusal;
+      return { placement: { kind: 'scattered', table: first.table, scatter, suppliedIds }, edits };
+    }
+    const keys = [...this.#slots.flatMap((slot) => slot.sources), ...(this.#write?.newKeys ?? [])];
+    const several = keys.length > 1 ? this.#scatter(facts, edits, undefined) : undefined;
+    return { placement: { kind: 'keyed', table: first.table, keys, suppliedIds, several }, edits };
+  }
+
+  /** Why it can't be carried out on one bucket; undefined: it can, if all keys are of one. */
+  #refusalAsKeyed(first: Slot): PosternError | undefined {
+    if (this.#homeRelation !== undefined) return mixedWithHome(first.table, this.#homeRelation);
+    for (const slot of this.#slots) {
+      if (slot.table.colocationId !== first.table.colocationId) return notColocated(first.table, slot.table);
+      if (!slotIsBound(slot)) return noKey(slot.table, this.#comparedWithExpression);
+    }
+    return this.#write?.isNotKeyed;
+  }
+
+  /** How it is carried out over several buckets. `refusal`: what it is refused with otherwise. */
+  #scatter(
+    facts: StatementFacts,
+    edits: readonly Edit[],
+    refusal: PosternError | undefined,
+  ): Scatter | undefined {
+    if ('SelectStmt' in this.#node) return this.#scatterRead(this.#node.SelectStmt, facts, edits, refusal);
+    if (!this.#write) return undefined;
+    return planScatterWrite({
+      ...{ write: this.#write, facts, edits, refusal, slots: this.#slots },
+      ...{ sql: this.#sql, start: this.#start, end: this.#end },
+      usesHome: this.#homeRelation !== undefined || (this.#usesReference && movesRows(this.#write)),
+    });
+  }
+
+  #scatterRead(
+    select: SelectStmt,
+    facts: StatementFacts,
+    edits: readonly Edit[],
+    refusal: PosternError | undefined,
+  ): ScatterRead | undefined {
+    const [first] = this.#slots;
+    const isColocated = this.#slots.every((slot) => slot.table.colocationId === first!.table.colocationId);
+    if (!this.#read || this.#homeRelation !== undefined || !isColocated) return undefined;
+    // Read by two, its rows would be joined with those of other buckets.
+    if (this.#ctes.some((cte) => cte.isSharded && cte.references !== 1)) return undefined;
+    const { roots, scope } = this.#read;
+    const input = {
+      ...{ select, facts, edits, refusal, roots, scope, slots: this.#slots },
+      ...{ sql: this.#sql, start: this.#start, end: this.#end, context: this.#context },
+    };
+    // If the keys may be of one bucket after all, a refusal waits until they are known.
+    return refusal ? planScatterRead(input) : unlessRefused(() => planScatterRead(input));
   }
 
   visitStatement(node: Node, parent: Scope | undefined, ctes: VisibleCte | undefined): void {
-    if ('SelectStmt' in node) this.#visitSelect(node.SelectStmt, parent, ctes);
-    else if ('InsertStmt' in node) this.#visitInsert(node.InsertStmt, parent, ctes);
+    if ('SelectStmt' in node) {
+      const level = this.#visitSelect(node.SelectStmt, parent, ctes);
+      if (node === this.#node) this.#read = level;
+    } else if ('InsertStmt' in node) this.#visitInsert(node.InsertStmt, parent, ctes);
     else if ('UpdateStmt' in node) this.#visitUpdate(node.UpdateStmt, parent, ctes);
     else if ('DeleteStmt' in node) this.#visitDelete(node.DeleteStmt, parent, ctes);
     // Anything else (MERGE) is not looked into: finish() refuses it if a sharded table is in it.
@@ -114,22 +210,39 @@ class KeyedAnalysis {
     const ctes = (clause?.ctes ?? []).flatMap((node) =>
       'CommonTableExpr' in node ? [node.CommonTableExpr] : [],
     );
-    if (clause?.recursive) for (const cte of ctes) visible = { name: cte.ctename ?? '', outer: visible };
-    for (const cte of ctes) {
-      if (cte.ctequery) this.visitStatement(cte.ctequery, parent, visible);
-      if (!clause?.recursive) visible = { name: cte.ctename ?? '', outer: visible };
+    const known = ctes.map((): Cte => ({ roots: [], isSharded: false, references: 0 }));
+    this.#ctes.push(...known);
+    const show = (index: number) => {
+      visible = { name: ctes[index]!.ctename ?? '', outer: visible, cte: known[index]! };
+    };
+    if (clause?.recursive) for (const index of ctes.keys()) show(index);
+    for (const [index, { ctequery }] of ctes.entries()) {
+      const slotsBefore = this.#slots.length;
+      if (ctequery) known[index]!.roots = this.#visitTableQuery(ctequery, parent, visible);
+      known[index]!.isSharded = this.#slots.length > slotsBefore;
+      if (!clause?.recursive) show(index);
     }
     return visible;
   }
 
-  #visitSelect(select: SelectStmt, parent: Scope | undefined, outerCtes: VisibleCte | undefined): void {
+  #visitSelect(
+    select: SelectStmt,
+    parent: Scope | undefined,
+    outerCtes: VisibleCte | undefined,
+  ): SelectLevel {
     const ctes = this.#visitWith(select.withClause, parent, outerCtes);
     const scope = newScope(parent);
+    const preserved: Slot[] = [];
+    const roots: Slot[] = [];
     if (select.larg && select.rarg) {
       this.#visitSelect(select.larg, parent, ctes);
       this.#visitSelect(select.rarg, parent, ctes);
     }
-    for (const node of select.fromClause ?? []) this.#visitFrom(node, scope, ctes);
+    for (const node of select.fromClause ?? []) {
+      const side = this.#visitFrom(node, scope, ctes);
+      preserved.push(...side.preserved);
+      roots.push(...side.roots);
+    }
     this.#bind(select.whereClause, scope, () => true);
     for (const node of select.lockingClause ?? []) this.#markLocked(node);
     this.#visitExpressions(
@@ -148,11 +261,23 @@ class KeyedAnalysis {
       scope,
       ctes,
     );
+    return { scope, preserved, roots };
+  }
+
+  /** A query that is read like a table. Gives the uses of whose rows each row of it is one. */
+  #visitTableQuery(query: Node, parent: Scope | undefined, ctes: VisibleCte | undefined): readonly Slot[] {
+    if ('SelectStmt' in query) {
+      const { roots } = this.#visitSelect(query.SelectStmt, parent, ctes);
+      return givesRowsOneByOne(query.SelectStmt) ? roots : [];
+    }
+    this.visitStatement(query, parent, ctes);
+    return [];
   }
 
   /** FOR UPDATE OF names are aliases of this level, which a leaf keeps. */
   #markLocked(node: Node): void {
     if (!('LockingClause' in node)) return;
+    refuseLockOfReference(node.LockingClause, this.#usesReference);
     for (const locked of node.LockingClause.lockedRels ?? []) {
       if ('RangeVar' in locked) this.#visited.add(locked.RangeVar);
     }
@@ -165,16 +290,11 @@ class KeyedAnalysis {
     const target = this.#addRelation(insert.relation, scope, ctes, true);
     const slot = target.item.slot;
     scope.items.push({ visibleName: 'excluded', slot: undefined });
-    if (slot) {
-      planInsert(
-        { table: slot.table, statement: insert, sql: this.#sql, nameEnd: target.nameEnd },
-        { edits: this.#edits, suppliedIds: this.#suppliedIds, sources: slot.sources },
-      );
-    }
-    if (insert.selectStmt) this.visitStatement(insert.selectStmt, undefined, ctes);
+    if (slot) this.#visitInserted({ insert, slot, nameEnd: target.nameEnd }, ctes);
+    else if (insert.selectStmt) this.visitStatement(insert.selectStmt, undefined, ctes);
     const conflict = insert.onConflictClause;
     if (slot && conflict) {
-      refuseKeyUpdate(conflict.targetList, slot.table);
+      refuseKeyUpdateOnConflict(conflict.targetList, slot.table);
       if (conflict.infer?.conname) {
         this.#editConstraint(conflict.infer.conname, conflict.infer.location ?? -1, slot.table);
       }
@@ -183,13 +303,48 @@ class KeyedAnalysis {
     this.#visitReturning(insert.returningClause, scope, ctes);
   }
 
+  /** What is inserted into a sharded table. */
+  #visitInserted(
+    target: { insert: InsertStmt; slot: Slot; nameEnd: number },
+    ctes: VisibleCte | undefined,
+  ): void {
+    const { insert, slot, nameEnd } = target;
+    const isTop = 'InsertStmt' in this.#node && this.#node.InsertStmt === insert;
+    const rows: RowOfValues[] = [];
+    if (!insert.selectStmt || isPlainValues(insert.selectStmt)) {
+      planInsert(
+        { table: slot.table, statement: insert, sql: this.#sql, nameEnd },
+        { edits: this.#edits, suppliedIds: this.#suppliedIds, sources: slot.sources, rows },
+      );
+      if (insert.selectStmt) this.visitStatement(insert.selectStmt, undefined, ctes);
+      if (isTop) this.#write = { kind: 'insertRows', slot, rows, insert };
+      return;
+    }
+    assert('SelectStmt' in insert.selectStmt, 'INSERT takes its rows from a query');
+    const select = insert.selectStmt.SelectStmt;
+    const level = this.#visitSelect(select, undefined, ctes);
+    const bound = bindInsertSelect({ slot, insert, select, scope: level.scope });
+    if (!isTop) {
+      if (bound.isNotKeyed) throw bound.isNotKeyed;
+      return;
+    }
+    this.#write = {
+      ...{ kind: 'insertSelect', slot, insert, select, nameEnd, ...bound },
+      ...{ preserved: level.preserved, scope: level.scope },
+    };
+  }
+
   #visitUpdate(update: UpdateStmt, parent: Scope | undefined, outerCtes: VisibleCte | undefined): void {
     const ctes = this.#visitWith(update.withClause, parent, outerCtes);
     const scope = newScope(undefined);
     assert(update.relation, 'UPDATE has a target');
-    const slot = this.#addRelation(update.relation, scope, ctes, true).item.slot;
+    const { item, nameEnd } = this.#addRelation(update.relation, scope, ctes, true);
+    const { slot } = item;
     for (const node of update.fromClause ?? []) this.#visitFrom(node, scope, ctes);
-    if (slot) refuseKeyUpdate(update.targetList, slot.table);
+    const isTop = 'UpdateStmt' in this.#node && this.#node.UpdateStmt === update;
+    if (slot && isTop)
+      this.#write = { kind: 'update', slot, update, nameEnd, ...newKeyOf(update, slot, scope) };
+    else if (slot) refuseKeyUpdate(update.targetList, slot.table);
     this.#bind(update.whereClause, scope, () => true);
     this.#visitExpressions([update.targetList, update.whereClause], scope, ctes);
     this.#visitReturning(update.returningClause, scope, ctes);
@@ -199,7 +354,9 @@ class KeyedAnalysis {
     const ctes = this.#visitWith(statement.withClause, parent, outerCtes);
     const scope = newScope(undefined);
     assert(statement.relation, 'DELETE has a target');
-    this.#addRelation(statement.relation, scope, ctes, true);
+    const slot = this.#addRelation(statement.relation, scope, ctes, true).item.slot;
+    const isTop = 'DeleteStmt' in this.#node && this.#node.DeleteStmt === statement;
+    if (slot && isTop) this.#write = { kind: 'delete', slot, statement };
     for (const node of statement.usingClause ?? []) this.#visitFrom(node, scope, ctes);
     this.#bind(statement.whereClause, scope, () => true);
     this.#visitExpressions([statement.whereClause], scope, ctes);
@@ -211,7 +368,10 @@ class KeyedAnalysis {
   }
 
   #visitFrom(node: Node, scope: Scope, ctes: VisibleCte | undefined): Side {
-    if ('RangeVar' in node) return sideOf(this.#addRelation(node.RangeVar, scope, ctes, false).item);
+    if ('RangeVar' in node) {
+      const { item, cte } = this.#addRelation(node.RangeVar, scope, ctes, false);
+      return cte ? { ...sideOf(item), roots: cte.roots } : sideOf(item);
+    }
     if ('JoinExpr' in node) return this.#visitJoin(node.JoinExpr, scope, ctes);
     if ('RangeTableSample' in node) {
       const sample = node.RangeTableSample;
@@ -221,10 +381,11 @@ class KeyedAnalysis {
       return side;
     }
     let visibleName: string | undefined;
+    let roots: readonly Slot[] = [];
     if ('RangeSubselect' in node) {
       const { subquery, lateral, alias } = node.RangeSubselect;
       assert(subquery, 'a subquery in FROM has a query');
-      this.visitStatement(subquery, lateral ? scope : scope.parent, ctes);
+      roots = this.#visitTableQuery(subquery, lateral ? scope : scope.parent, ctes);
       visibleName = alias?.aliasname;
     } else {
       // Functions, XMLTABLE, JSON_TABLE: expressions, always lateral.
@@ -233,7 +394,7 @@ class KeyedAnalysis {
     }
     const item: FromItem = { visibleName, slot: undefined };
     scope.items.push(item);
-    return sideOf(item);
+    return { ...sideOf(item), roots };
   }
 
   #visitJoin(join: JoinExpr, scope: Scope, ctes: VisibleCte | undefined): Side {
@@ -264,7 +425,8 @@ class KeyedAnalysis {
     if (join.isNatural) scope.natural = true;
     this.#visitExpressions(join.quals, joinScope, ctes);
     const preserved = [...(nullableLeft ? [] : left.preserved), ...(nullableRight ? [] : right.preserved)];
-    return { items, preserved, merged, natural };
+    const roots = [...(nullableLeft ? [] : left.roots), ...(nullableRight ? [] : right.roots)];
+    return { items, preserved, roots, merged, natural };
   }
 
   #bind(condition: Node | undefined, scope: Scope, mayBind: (slot: Slot) => boolean): void {
@@ -278,11 +440,12 @@ class KeyedAnalysis {
     this.#visited.add(rangeVar);
     const name = rangeVar.relname ?? '';
     const visibleName = rangeVar.alias?.aliasname ?? name;
-    const other = { item: { visibleName, slot: undefined } as FromItem, nameEnd: -1 };
+    const cte = isTarget || rangeVar.schemaname !== undefined ? undefined : visibleCte(ctes, name);
+    const other = { item: { visibleName, slot: undefined } as FromItem, nameEnd: -1, cte };
+    if (cte) cte.references++;
     const table = resolveRangeVar(this.#context, rangeVar);
-    const isCte = !isTarget && rangeVar.schemaname === undefined && cteIsVisible(ctes, name);
-    if (isCte || !table) {
-      if (!isCte) this.#homeRelation ??= name;
+    if (cte || !table) {
+      if (!cte) this.#noteOther(rangeVar, isTarget);
       scope.items.push(other.item);
       return other;
     }
@@ -290,7 +453,15 @@ class KeyedAnalysis {
     this.#slots.push(slot);
     const item: FromItem = { visibleName, slot };
     scope.items.push(item);
-    return { item, nameEnd: this.#editTableName(rangeVar, table) };
+    return { item, nameEnd: this.#editTableName(rangeVar, table), cte: undefined };
+  }
+
+  /** A reference table is on the bucket's node too, under its own name; it is written to on all nodes, and so not from here. */
+  #noteOther(rangeVar: RangeVar, isTarget: boolean): void {
+    const reference = resolveReferenceVar(this.#context, rangeVar);
+    if (!reference) this.#homeRelation ??= rangeVar.relname ?? '';
+    else if (isTarget) throw writesReferenceWithin(reference);
+    else this.#usesReference = true;
   }
 
   /** Puts the leaf in the place of the name; says where the name ends. */
@@ -307,8 +478,16 @@ class KeyedAnalysis {
     const next = nextToken(this.#sql, nameEnd);
     const end = isPunctuation(this.#sql, next, BYTE.star) ? next.end : nameEnd;
     const alias = rangeVar.alias ? undefined : table.name;
+    // `TABLE name` takes no alias.
+    const before = Buffer.from(this.#sql.buffer, this.#sql.byteOffset, start).toString('latin1');
+    const command = /\btable\s+$/i.exec(before);
+    if (command) this.#editText(command.index, start, 'SELECT * FROM ');
     this.#edits.push({ start, end, replacement: { kind: 'leaf', table, alias } });
     return end;
+  }
+
+  #editText(start: number, end: number, text: string): void {
+    this.#edits.push({ start, end, replacement: { kind: 'text', text } });
   }
 
   #isUnicodeEscaped(start: number): boolean {
@@ -379,21 +558,30 @@ class KeyedAnalysis {
     if (this.#strippedAt.has(start)) return;
     this.#strippedAt.add(start);
     const dot = nextToken(this.#sql, nextToken(this.#sql, start).end);
-    this.#edits.push({ start, end: dot.end, replacement: { kind: 'text', text: '' } });
+    this.#editText(start, dot.end, '');
   }
 }
 
+/** Rows that move are found with the tables of one bucket, and put into another. */
+function movesRows(write: TopWrite): boolean {
+  return write.kind === 'update' && write.setsKey;
+}
+
 function sideOf(item: FromItem): Side {
-  return { items: [item], preserved: item.slot ? [item.slot] : [], merged: new Set(), natural: false };
+  const slots = item.slot ? [item.slot] : [];
+  return { items: [item], preserved: slots, roots: slots, merged: new Set(), natural: false };
 }
 
-function cteIsVisible(ctes: VisibleCte | undefined, name: string): boolean {
-  for (let cte = ctes; cte; cte = cte.outer) if (cte.name === name) return true;
-  return false;
+function visibleCte(ctes: VisibleCte | undefined, name: string): Cte | undefined {
+  for (let visible = ctes; visible; visible = visible.outer) if (visible.name === name) return visible.cte;
+  return undefined;
 }
 
-function refuseKeyUpdate(targets: readonly Node[] | undefined, table: ShardedTable): void {
-  for (const node of targets ?? []) {
-    if ('ResTarget' in node && node.ResTarget.name === table.keyColumn) throw keyIsFixed(table);
+function unlessRefused<T>(make: () => T): T | undefined {
+  try {
+    return make();
+  } catch (error) {
+    if (error instanceof PosternError) return undefined;
+    throw error;
   }
 }

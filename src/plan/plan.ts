@@ -3,8 +3,10 @@
  * session/ (which carries plans out). All of it is immutable and cached by text, search_path and epoch.
  */
 import type { PosternError } from '../base/errors.ts';
-import type { ShardedTable } from '../catalog/map.ts';
+import type { ReferenceTable, ShardedTable } from '../catalog/map.ts';
 import type { CoalesceOption } from './door-options.ts';
+import type { ReferenceWritePlacement } from './reference-write.ts';
+import type { Scatter, ScatteredPlacement } from './scatter.ts';
 
 /** A replacement in the client's own text; offsets are UTF-8 byte offsets into the whole query string. */
 export interface Edit {
@@ -44,13 +46,20 @@ export type Placement =
   | { readonly kind: 'anywhere' }
   /** Home node: tables without a door, catalogs, DDL, functions. */
   | { readonly kind: 'home' }
+  /** Reads tables that are on every node, and no other: any node will do, and the one that the transaction is on is best. */
+  | { readonly kind: 'reference' }
+  | ReferenceWritePlacement
   /** One bucket. Every source must hash to the same bucket of `table`; all sharded tables of the statement are colocated. */
   | {
       readonly kind: 'keyed';
       readonly table: ShardedTable;
       readonly keys: readonly KeySource[];
       readonly suppliedIds: readonly SuppliedId[];
-    };
+      /** How it is carried out if the keys fall into several buckets; undefined: it is refused then. */
+      readonly several: Scatter | undefined;
+    }
+  /** Several buckets, or all of them: taken apart when the values are known. */
+  | ScatteredPlacement;
 
 /** What a statement does to the session that sends it, beside its own result. */
 export type SessionEffect =
@@ -109,8 +118,23 @@ export type RouterCommand =
       readonly functionName: string | undefined;
     }
   | {
+      readonly kind: 'createReferenceTable';
+      readonly schema: string | undefined;
+      readonly name: string;
+      readonly ifNotExists: boolean;
+      /** The CREATE TABLE text without postern.* options. */
+      readonly createText: string;
+    }
+  | {
+      readonly kind: 'makeReferenceTable';
+      /** As the user wrote it: maybe qualified, maybe quoted. */
+      readonly relation: string;
+      /** As of `distributeTable`. */
+      readonly functionName: string | undefined;
+    }
+  | {
       readonly kind: 'dropTables';
-      readonly tables: readonly ShardedTable[];
+      readonly tables: readonly (ShardedTable | ReferenceTable)[];
       readonly cascade: boolean;
     }
   | { readonly kind: 'truncateTables'; readonly tables: readonly ShardedTable[] }
@@ -140,6 +164,13 @@ export type RouterCommand =
       readonly coalesce: CoalesceOption;
       /** As of `distributeTable`. */
       readonly functionName: string | undefined;
+    }
+  /** SELECT postern.outcome('token'). */
+  | {
+      readonly kind: 'tellOutcome';
+      readonly token: string;
+      /** The column that the client gets. */
+      readonly functionName: string;
     };
 
 /** A write of one relation that may share a transaction with others, if its table allows it (execute/write-facts.ts). */

@@ -6,12 +6,12 @@
  */
 import type { Node, TransactionStmt } from '@pgsql/types';
 import { notSupported, PosternError } from '../base/errors.ts';
-import { LEAF_SCHEMA } from '../catalog/map.ts';
+import { COMMIT_SCHEMA, LEAF_SCHEMA } from '../catalog/map.ts';
 import { collectFacts, type StatementFacts, stringsOf } from '../sql/facts.ts';
 import { type ParsedStatement, parseSql } from '../sql/parser.ts';
 import type { QueryPlan, SessionEffect, StatementPlan, Uses } from './plan.ts';
 import { ANYWHERE, type PlanParts, planQueryNode, planSelect, type Request } from './query.ts';
-import { leafSchemaIsPrivate } from './refusal.ts';
+import { commitSchemaIsPrivate, leafSchemaIsPrivate } from './refusal.ts';
 import type { PlanContext } from './resolve.ts';
 import { planNonQuery } from './statement-kinds.ts';
 import { writeFactsOf } from './write-facts.ts';
@@ -61,7 +61,7 @@ function planStatement(
   try {
     const facts = collectFacts(node);
     parameterCount = facts.parameterCount;
-    refuseLeafSchema(facts, context);
+    refusePrivateSchemas(facts, context);
     if (pathHasChanged) refuseUnsurePath(facts, context);
     const parts = planNode({ node, facts, context, sql, start, end });
     const effects = [...(parts.effects ?? []), ...unnamedEffects(facts)];
@@ -121,7 +121,7 @@ function unnamedEffects(facts: StatementFacts): readonly SessionEffect[] {
   return effects;
 }
 
-function refuseLeafSchema(facts: StatementFacts, context: PlanContext): void {
+function refusePrivateSchemas(facts: StatementFacts, context: PlanContext): void {
   const onPath = context.searchPath.includes(LEAF_SCHEMA);
   for (const { schemaname, relname } of facts.rangeVars) {
     if (schemaname === LEAF_SCHEMA) throw leafSchemaIsPrivate(LEAF_SCHEMA);
@@ -130,6 +130,7 @@ function refuseLeafSchema(facts: StatementFacts, context: PlanContext): void {
     }
   }
   if (facts.names.has(LEAF_SCHEMA)) throw leafSchemaIsPrivate(LEAF_SCHEMA);
+  if (facts.names.has(COMMIT_SCHEMA)) throw commitSchemaIsPrivate(COMMIT_SCHEMA);
 }
 
 function changesSearchPath(effect: SessionEffect): boolean {

@@ -10,6 +10,8 @@ import { doorFunctionOf, planDoorFunction } from './door-ddl.ts';
 import { plainTypeName } from './key-source.ts';
 import { planKeyed } from './keyed.ts';
 import type { Placement, SessionEffect, StatementPlan } from './plan.ts';
+import { readsReferencesOnly } from './reference-read.ts';
+import { planReferenceWrite } from './reference-write.ts';
 import { notUnderstood } from './refusal.ts';
 import { type PlanContext, resolveRangeVar } from './resolve.ts';
 import { refuseShadowing } from './utility.ts';
@@ -39,17 +41,24 @@ export function planSelect(select: SelectStmt, request: Request): PlanParts {
 
 /** SELECT, INSERT, UPDATE, DELETE, MERGE; also those inside EXPLAIN and DECLARE CURSOR. */
 export function planQueryNode(request: Request): PlanParts {
-  const { node, facts, context, sql } = request;
+  const { node, facts, context, sql, start, end } = request;
   if (facts.functionCalls.some((call) => doorFunctionOf(call) !== undefined)) {
     throw notSupported('a table cannot be sharded inside another statement', 'Call the function alone.');
   }
   const calls = inspectCalls(facts.functionCalls);
   const { effects, unknownFunctions, needsPinBefore } = calls;
+  const written = planReferenceWrite(request);
+  if (written) return { placement: written, effects, unknownFunctions, needsPinBefore };
   const named = facts.rangeVars.find((rangeVar) => resolveRangeVar(context, rangeVar));
-  const keyed = named ? planKeyed({ node, facts, sql, context }) : undefined;
+  const keyed = named ? planKeyed({ node, facts, sql, start, end, context }) : undefined;
   const isSelect = 'SelectStmt' in node;
   if (keyed) {
-    const table = keyed.placement.kind === 'keyed' ? keyed.placement.table : undefined;
+    const { placement } = keyed;
+    const table = placement.kind === 'keyed' || placement.kind === 'scattered' ? placement.table : undefined;
+    if (table && placement.kind === 'scattered' && (effects.length > 0 || needsPinBefore)) {
+      const hint = 'Send it for one bucket at a time, or call the function by itself.';
+      throw notUnderstood('a function that leaves state in the session', table, hint);
+    }
     if (table && facts.kinds.has('IntoClause')) {
       throw notUnderstood('SELECT INTO', table, 'Create the table first, read the rows, then INSERT them.');
     }
@@ -62,7 +71,7 @@ export function planQueryNode(request: Request): PlanParts {
     return { effects: [...effects, ...creationEffects(into)], unknownFunctions, needsPinBefore };
   }
   return {
-    placement: isSelect && fitsAnyNode(facts, calls) ? ANYWHERE : HOME,
+    placement: isSelect ? placeOfSelect(request, calls) : HOME,
     effects,
     unknownFunctions,
     needsPinBefore,
@@ -85,8 +94,14 @@ const COMMON_TYPES = new Set(
   ).split(' '),
 );
 
+function placeOfSelect({ node, facts, context }: Request, calls: CallFacts): Placement {
+  if (!fitsAnyNode(facts, calls)) return HOME;
+  if (facts.rangeVars.length === 0) return ANYWHERE;
+  return readsReferencesOnly(node, facts, context) && onlyReads(facts, calls) ? { kind: 'reference' } : HOME;
+}
+
 function fitsAnyNode(facts: StatementFacts, calls: CallFacts): boolean {
-  if (facts.rangeVars.length > 0 || calls.needsHome || calls.unknownFunctions.length > 0) return false;
+  if (calls.needsHome || calls.unknownFunctions.length > 0) return false;
   return facts.typeNames.every((type) => {
     // Modifiers and arrays don't matter here.
     const { typmods: _typmods, arrayBounds: _arrayBounds, ...plain } = type;

@@ -3,9 +3,9 @@
  * planner.ts, and carried in the plan: a text that is refused once is refused from the cache too. None is retryable.
  */
 import { notSupported, PosternError } from '../base/errors.ts';
-import type { ShardedTable } from '../catalog/map.ts';
+import type { ReferenceTable, ShardedTable } from '../catalog/map.ts';
 
-export function nameOf(table: ShardedTable): string {
+export function nameOf(table: ShardedTable | ReferenceTable): string {
   return `"${table.schema}.${table.name}"`;
 }
 
@@ -13,7 +13,7 @@ export function noKey(table: ShardedTable, comparedWithExpression: boolean): Pos
   const key = table.keyColumn;
   return notSupported(
     `this statement does not say which bucket of sharded table ${nameOf(table)} it is about`,
-    `Add WHERE ${key} = … (a literal or a parameter) for each use of the table; statements over several buckets are not supported yet.`,
+    `Add WHERE ${key} = … (a literal or a parameter) for each use of the table, or send its parts by themselves.`,
     comparedWithExpression
       ? `"${key}" is compared with an expression, a value of another type, or a list that is not known in advance.`
       : undefined,
@@ -23,7 +23,7 @@ export function noKey(table: ShardedTable, comparedWithExpression: boolean): Pos
 export function mixedWithHome(table: ShardedTable, other: string): PosternError {
   return notSupported(
     `sharded table ${nameOf(table)} cannot be used together with table "${other}", which lives on the home node`,
-    `Query them separately, or shard "${other}" by the same key, colocated with ${nameOf(table)}.`,
+    `Query them separately, make "${other}" a reference table, or shard it by the same key, colocated with ${nameOf(table)}.`,
   );
 }
 
@@ -31,6 +31,14 @@ export function notColocated(one: ShardedTable, other: ShardedTable): PosternErr
   return notSupported(
     `sharded tables ${nameOf(one)} and ${nameOf(other)} are not colocated`,
     "Create the second one with postern.colocate_with = 'first table', or query them separately.",
+  );
+}
+
+/** One statement over several buckets, in which a use of a sharded table can't be confined to the bucket at hand. */
+export function notLinked(root: ShardedTable, other: ShardedTable, otherKey: string): PosternError {
+  return notSupported(
+    `in a statement over several buckets of table ${nameOf(root)}, this use of table ${nameOf(other)} needs rows of other buckets`,
+    `Compare "${otherKey}" there with the shard key of ${nameOf(root)}, or read the rows first.`,
   );
 }
 
@@ -43,6 +51,15 @@ export function keyIsFixed(table: ShardedTable): PosternError {
 
 export function notUnderstood(what: string, table: ShardedTable, hint: string): PosternError {
   return notSupported(`${what} is not supported on sharded table ${nameOf(table)}`, hint);
+}
+
+/** Its functions write what decides on transactions over several nodes. */
+export function commitSchemaIsPrivate(schema: string): PosternError {
+  return new PosternError({
+    sqlState: '42501',
+    message: `permission denied for schema ${schema}`,
+    hint: 'Postern itself calls what is there, when a transaction over several nodes commits.',
+  });
 }
 
 /** The schema of the leaves is Postern's own: what is there is reached through the tables' own names. */

@@ -89,7 +89,16 @@ function byteSlicer(text: string): (start: number, end: number | undefined) => s
 
 function replacementText(piece: Piece, bindings: readonly StatementBinding[], idStyle: IdStyle): string {
   const { replacement } = piece;
-  const binding = bindings[piece.statementIndex];
+  if (replacement.kind === 'id' && idStyle === 'parameter')
+    return `$${piece.firstIdParameter + replacement.idIndex}`;
+  return textOfReplacement(replacement, bindings[piece.statementIndex]);
+}
+
+/** What is put in for one bucket; ids as literals. */
+export function textOfReplacement(
+  replacement: EditReplacement,
+  binding: StatementBinding | undefined,
+): string {
   switch (replacement.kind) {
     case 'text':
       return replacement.text;
@@ -103,7 +112,6 @@ function replacementText(piece: Piece, bindings: readonly StatementBinding[], id
     case 'leafObject':
       return quoteIdentifier(nameOnLeaf(replacement.table, replacement.name, binding));
     case 'id': {
-      if (idStyle === 'parameter') return `$${piece.firstIdParameter + replacement.idIndex}`;
       const id = binding?.ids[replacement.idIndex];
       assert(id !== undefined && /^-?\d+$/.test(String(id)), 'every supplied id has its value');
       return String(id);

@@ -4,9 +4,9 @@
  */
 import type { DiscardStmt, Node, VariableSetStmt } from '@pgsql/types';
 import { notSupported } from '../base/errors.ts';
-import { LEAF_SCHEMA } from '../catalog/map.ts';
+import { COMMIT_SCHEMA, LEAF_SCHEMA } from '../catalog/map.ts';
 import type { SessionEffect } from './plan.ts';
-import { leafSchemaIsPrivate } from './refusal.ts';
+import { commitSchemaIsPrivate, leafSchemaIsPrivate } from './refusal.ts';
 
 export function planSet(statement: VariableSetStmt): SessionEffect {
   const name = (statement.name ?? '').toLowerCase();
@@ -58,9 +58,9 @@ export function refuseSetting(name: string, values: readonly string[] | undefine
   } else if (name === 'search_path') {
     // set_config has the whole list in one string.
     const schemas = values?.flatMap((value) => value.split(',')).map((schema) => schema.trim());
-    if (schemas?.some((schema) => schema.replaceAll('"', '') === LEAF_SCHEMA)) {
-      throw leafSchemaIsPrivate(LEAF_SCHEMA);
-    }
+    const names = schemas?.map((schema) => schema.replaceAll('"', ''));
+    if (names?.includes(LEAF_SCHEMA)) throw leafSchemaIsPrivate(LEAF_SCHEMA);
+    if (names?.includes(COMMIT_SCHEMA)) throw commitSchemaIsPrivate(COMMIT_SCHEMA);
   }
 }
 

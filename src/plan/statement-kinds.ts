@@ -17,6 +17,9 @@ import { functionName, inspectCalls } from './calls.ts';
 import { planAlterDoor, planDoorTable } from './door-ddl.ts';
 import type { SessionEffect } from './plan.ts';
 import { ANYWHERE, creationEffects, type PlanParts, planQueryNode, type Request } from './query.ts';
+import { planGrantOnReferences, planTruncateOfReferences, refuseChangeOfReference } from './reference-ddl.ts';
+import type { ReferenceWritePlacement } from './reference-write.ts';
+import { notUnderstood } from './refusal.ts';
 import { planDiscard, planSet } from './settings.ts';
 import {
   planDrop,
@@ -69,7 +72,7 @@ function planQueryCarrier(request: Request): PlanParts | undefined {
   if ('DeclareCursorStmt' in node) {
     const { query, options } = node.DeclareCursorStmt;
     if (!query) return undefined;
-    const parts = planQueryNode({ ...request, node: query });
+    const parts = ofOneBucket(planQueryNode({ ...request, node: query }), 'DECLARE CURSOR');
     const hold = ((options ?? 0) & CURSOR_OPT_HOLD) !== 0;
     const effects: SessionEffect[] = [...(parts.effects ?? [])];
     if (hold) effects.push({ kind: 'pin', reason: 'cursor WITH HOLD' });
@@ -90,6 +93,7 @@ function planQueryCarrier(request: Request): PlanParts | undefined {
   }
   if ('CopyStmt' in node) {
     refuseShardedNames('CopyStmt', facts, context, undefined);
+    refuseChangeOfReference(node, context);
     return { ...calls(), copy: copyDirection(node.CopyStmt) };
   }
   if ('CallStmt' in node) {
@@ -115,13 +119,23 @@ function planExplain(statement: ExplainStmt, request: Request): PlanParts {
     (node) => 'DefElem' in node && node.DefElem.defname === 'analyze',
   );
   if (isQuery) {
-    const parts = planQueryNode({ ...request, node: inner });
+    const parts = ofOneBucket(planQueryNode({ ...request, node: inner }), 'EXPLAIN');
     if (runs) return { ...parts, readOnly: false };
     return { ...parts, effects: [], needsPinBefore: false, unknownFunctions: [], readOnly: true };
   }
   refuseShardedNames('ExplainStmt', request.facts, request.context, undefined);
   if (inner && 'ExecuteStmt' in inner) return { effects: [{ kind: 'sqlPrepare' }] };
   return { effects: runs ? DDL : [], readOnly: !runs };
+}
+
+/** A statement around a query can't be taken apart as the query can. */
+function ofOneBucket(parts: PlanParts, what: string): PlanParts {
+  const { placement } = parts;
+  // The home node has a copy to plan with; if it were to be carried out there alone, the copy's guard would refuse it.
+  if (placement?.kind === 'referenceWrite') return { ...parts, placement: { kind: 'home' } };
+  if (placement?.kind === 'scattered')
+    throw notUnderstood(`${what} over several buckets`, placement.table, 'Name one value of the shard key.');
+  return placement?.kind === 'keyed' ? { ...parts, placement: { ...placement, several: undefined } } : parts;
 }
 
 function copyDirection(statement: CopyStmt): 'in' | 'out' | undefined {
@@ -139,12 +153,15 @@ function planCreateAs(statement: CreateTableAsStmt, { facts, context }: Request)
 
 function planDdl(request: Request): PlanParts {
   const { node, facts, context, sql } = request;
+  const references = planOnReferences(request);
+  if (references) return references;
   if ('CreateStmt' in node) return planCreateTable(node.CreateStmt, request);
   if ('AlterTableStmt' in node) {
     const command = planAlterDoor(node.AlterTableStmt, sql, context);
     if (command) return { command, effects: DDL };
   }
   if ('DropStmt' in node) {
+    refuseChangeOfReference(node, context);
     const command = planDrop(node.DropStmt, facts, context);
     return { command, effects: DDL, outsideTransaction: node.DropStmt.concurrent === true };
   }
@@ -156,6 +173,7 @@ function planDdl(request: Request): PlanParts {
     const command = planGrant(node.GrantStmt, request);
     if (command) return { command, effects: DDL };
   }
+  refuseChangeOfReference(node, context);
   const [kind] = Object.keys(node);
   const created = createdRelation(node);
   refuseShardedNames(kind ?? '', facts, context, created);
@@ -166,10 +184,19 @@ function planDdl(request: Request): PlanParts {
   return { effects: created ? creationEffects(created) : DDL };
 }
 
+/** What is done to all copies of reference tables in one transaction. */
+function planOnReferences({ node, context }: Request): PlanParts | undefined {
+  let placement: ReferenceWritePlacement | undefined;
+  if ('TruncateStmt' in node) placement = planTruncateOfReferences(node.TruncateStmt, context);
+  else if ('GrantStmt' in node) placement = planGrantOnReferences(node.GrantStmt, context);
+  return placement && { placement };
+}
+
 function planCreateTable(statement: CreateStmt, { facts, context, sql, start, end }: Request): PlanParts {
   const created = statement.relation;
   refuseShardedNames('CreateStmt', facts, context, created);
-  const door = planDoorTable(statement, sql, { start, end });
+  refuseChangeOfReference({ CreateStmt: statement }, context);
+  const door = planDoorTable(statement, sql, { start, end }, context);
   if (door?.command?.kind === 'createShardedTable') return { command: door.command, effects: DDL };
   if (!created) return { effects: DDL };
   refuseShadowing(created, context);

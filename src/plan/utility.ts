@@ -7,12 +7,13 @@
  */
 import type { DropStmt, GrantStmt, Node, RangeVar, TruncateStmt } from '@pgsql/types';
 import { notSupported } from '../base/errors.ts';
-import type { ShardedTable } from '../catalog/map.ts';
+import type { ReferenceTable, ShardedTable } from '../catalog/map.ts';
 import { type StatementFacts, stringsOf } from '../sql/facts.ts';
 import { endOfName } from '../sql/scanner.ts';
 import type { RouterCommand } from './plan.ts';
+import { referenceOfNames } from './reference-ddl.ts';
 import { nameOf, notUnderstood } from './refusal.ts';
-import { type PlanContext, resolveRangeVar, resolveTable } from './resolve.ts';
+import { type PlanContext, resolveRangeVar, resolveReference, resolveTable } from './resolve.ts';
 
 const COMMAND_NAMES: Readonly<Record<string, string>> = {
   AlterTableStmt: 'ALTER TABLE',
@@ -97,22 +98,31 @@ function tableOfNames(names: readonly string[], context: PlanContext): ShardedTa
  */
 export function refuseShadowing(created: RangeVar, context: PlanContext): void {
   const name = created.relname ?? '';
-  const [shadowed] = context.map.tablesByName.get(name) ?? [];
+  const shadowed = tableNamed(name, context);
   if (!shadowed) return;
   const schema = created.schemaname ?? context.searchPath[0];
-  if (created.relpersistence !== 't' && resolveTable(context, schema, name)) return;
+  const itself = resolveTable(context, schema, name) ?? resolveReference(context, schema, name);
+  if (created.relpersistence !== 't' && itself) return;
   throw shadowing(name, shadowed);
 }
 
-function shadowing(name: string, shadowed: ShardedTable) {
+function tableNamed(name: string, { map }: PlanContext): ShardedTable | ReferenceTable | undefined {
+  return map.tablesByName.get(name)?.[0] ?? map.referencesByName.get(name)?.[0];
+}
+
+function shadowing(name: string, shadowed: ShardedTable | ReferenceTable) {
   return notSupported(
-    `a relation named "${name}" would hide sharded table ${nameOf(shadowed)}`,
-    'Choose another name: the name of a sharded table is taken in all schemas.',
+    `a relation named "${name}" would hide ${kindOf(shadowed)} table ${nameOf(shadowed)}`,
+    `Choose another name: the name of a ${kindOf(shadowed)} table is taken in all schemas.`,
   );
 }
 
+function kindOf(table: ShardedTable | ReferenceTable): 'sharded' | 'reference' {
+  return 'keyColumn' in table ? 'sharded' : 'reference';
+}
+
 export function refuseName(name: string, context: PlanContext): void {
-  const [shadowed] = context.map.tablesByName.get(name) ?? [];
+  const shadowed = tableNamed(name, context);
   if (shadowed) throw shadowing(name, shadowed);
 }
 
@@ -143,9 +153,10 @@ export function planDrop(
 ): RouterCommand | undefined {
   const cascade = statement.behavior === 'DROP_CASCADE';
   if (statement.removeType === 'OBJECT_TABLE') {
-    const tables = (statement.objects ?? []).map((node) =>
-      'List' in node ? tableOfNames(stringsOf(node.List.items) ?? [], context) : undefined,
-    );
+    const tables = (statement.objects ?? []).map((node) => {
+      const names = 'List' in node ? (stringsOf(node.List.items) ?? []) : [];
+      return tableOfNames(names, context) ?? referenceOfNames(names, context);
+    });
     const sharded = tables.filter((table) => table !== undefined);
     if (sharded.length === 0) return undefined;
     if (sharded.length < tables.length) throw mixedCommand('DROP', sharded[0]!);
@@ -231,27 +242,28 @@ export function planGrant(
   };
 }
 
-function mixedCommand(command: string, table: ShardedTable) {
+function mixedCommand(command: string, table: ShardedTable | ReferenceTable) {
   return notSupported(
-    `${command} of sharded table ${nameOf(table)} together with others that are not`,
-    `Send one ${command} for the sharded tables and one for the others.`,
+    `${command} of ${kindOf(table)} table ${nameOf(table)} together with others that are not`,
+    `Send one ${command} for the ${kindOf(table)} tables and one for the others.`,
   );
 }
 
 export function refuseSchema(command: string, schema: string, context: PlanContext): void {
-  const [table] = context.map.tables.get(schema)?.values() ?? [];
+  const { tables, references } = context.map;
+  const [table] = [...(tables.get(schema)?.values() ?? []), ...(references.get(schema)?.values() ?? [])];
   if (!table) return;
   throw notSupported(
-    `${command} is not supported on schema "${schema}", which holds sharded table ${nameOf(table)}`,
-    'Name the tables one by one, or drop the sharded tables first.',
+    `${command} is not supported on schema "${schema}", which holds ${kindOf(table)} table ${nameOf(table)}`,
+    `Name the tables one by one, or drop the ${kindOf(table)} tables first.`,
   );
 }
 
 export function refuseIfAnySharded(command: string, context: PlanContext): void {
-  const [tables] = context.map.tablesByName.values();
-  if (!tables) return;
+  const { tablesByName, referencesByName } = context.map;
+  if (tablesByName.size === 0 && referencesByName.size === 0) return;
   throw notSupported(
-    `${command} is not supported while there are sharded tables`,
-    'It could change their stand-ins on the home node alone. Name what is meant, without CASCADE.',
+    `${command} is not supported while there are sharded or reference tables`,
+    'It could change what is of them on the home node alone. Name what is meant, without CASCADE.',
   );
 }

@@ -34,6 +34,7 @@ export function writeFactsOf(
   if (plan.refusal || plan.command || plan.outsideTransaction || plan.copy || plan.needsPinBefore) {
     return undefined;
   }
+  if (plan.placement.kind === 'scattered' || plan.placement.kind === 'referenceWrite') return undefined;
   if (plan.effects.length > 0 || plan.unknownFunctions.length > 0) return undefined;
   if (facts.rangeVars.length !== 1 || facts.kinds.has('SubLink') || facts.kinds.has('CurrentOfExpr')) {
     return undefined;

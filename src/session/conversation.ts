@@ -20,13 +20,21 @@ import {
 import type { FrameWriter } from '../wire/frame-writer.ts';
 import type { CoalescedWrite } from './coalesced-write.ts';
 import type { Lease } from './lease.ts';
+import type { RunningPieces } from './pieces.ts';
 import type { LocalAnswer, Responses } from './responses.ts';
 import type { ClientState } from './state.ts';
+import { TransactionControl } from './transaction-control.ts';
 
 const ALL = Symbol('all');
 
 /** DEALLOCATE [PREPARE] { name | ALL }, which drivers also send for statements of the extended protocol. */
 const DEALLOCATE = /^\s*deallocate\s+(?:prepare\s+)?(?:(all)|"((?:[^"]|"")+)"|([a-z_][\w$]*))\s*;?\s*$/i;
+
+/** In a text that a server of a newer version may understand. */
+const COPY = /\bcopy\b/i;
+
+/** Statements that any node could have answered, over all sessions. */
+let readingTurns = 0;
 
 const DEALLOCATES_ALL = /\bdeallocate\b[^;]*\ball\b/is;
 
@@ -58,6 +66,12 @@ export class Conversation {
   deallocate!: (name: string | undefined) => Deallocation | undefined;
   /** Goes on reading after PARKED. */
   unpark!: () => void;
+  /** Of a transaction over several nodes. */
+  readonly control: TransactionControl = new TransactionControl(this);
+  /** A statement over several buckets, while its pieces run. */
+  runningPieces: RunningPieces | undefined;
+  /** A cancel request has come since that statement began: its next pieces are not run. */
+  isCanceled = false;
   #write: CoalescedWrite | undefined;
 
   constructor(state: ClientState, lease: Lease, responses: Responses) {
@@ -72,7 +86,31 @@ export class Conversation {
 
   get chooseContext(): ChooseContext {
     const { context } = this.state;
-    return { map: context.catalog.current, ids: context.ids, ask: (text) => this.askAnyNode(text) };
+    return {
+      map: context.catalog.current,
+      ids: context.ids,
+      readingNodeId: () => this.readingNodeId(),
+      ask: (text) => this.askAnyNode(text),
+    };
+  }
+
+  /**
+   * The node for a statement that any node can answer alike: the one whose backend the session holds, or has to itself; home for
+   * the first one of a transaction; else each in its turn.
+   */
+  readingNodeId(): number {
+    const { connection, pinReason } = this.lease;
+    if (connection) return connection.address.nodeId;
+    const { nodes, homeNodeId } = this.state.context.catalog.current;
+    // A transaction that begins somewhere by chance would be one over two nodes by chance.
+    if (pinReason !== undefined || this.state.transaction !== 'none' || nodes.length === 0) return homeNodeId;
+    const { pools } = this.state.context;
+    for (let tries = 0; tries < nodes.length; tries++) {
+      readingTurns = (readingTurns + 1) % nodes.length;
+      const { id } = nodes[readingTurns]!;
+      if (pools.get(id)?.isDoubtful === false) return id;
+    }
+    return homeNodeId;
   }
 
   /** Could the next statement go out beside those of others, as far as this session is concerned? */
@@ -200,7 +238,14 @@ export class Conversation {
   /** currval() and lastval() mean something only in a session that has had one backend all along. */
   checkSessionState(statement: StatementPlan | undefined): void {
     if (!statement?.needsPinBefore) return;
-    if (statement.placement.kind !== 'keyed' && this.lease.isPinnedTo(this.homeNodeId)) return;
+    const { kind } = statement.placement;
+    if (
+      kind !== 'keyed' &&
+      kind !== 'scattered' &&
+      kind !== 'reference' &&
+      this.lease.isPinnedTo(this.homeNodeId)
+    )
+      return;
     throw notSupported(
       'currval() and lastval() need a session that keeps its backend',
       'Use INSERT … RETURNING. Or take a session advisory lock first: the session then keeps one backend.',
@@ -266,15 +311,22 @@ export class Conversation {
   noteSending(plan: QueryPlan, connection: BackendConnection): (() => void) | undefined {
     let afterwards: (() => void) | undefined;
     this.noteFunctions(plan);
+    if (plan.unparsed && COPY.test(plan.text)) this.state.copiesAhead++;
+    if (plan.unparsed) this.lease.wrote = true;
+    if (this.lease.branches.areMany) this.lease.branches.waits.noteAsked();
     for (const statement of plan.statements) {
+      if (mayWrite(statement)) this.lease.wrote = true;
+      if (statement.copy === 'in') this.state.copiesAhead++;
       if (!statement.readOnly && !this.lease.isProvisional) this.lease.outcomeAtStake = true;
       if (statement.effects.length === 0) continue;
       this.lease.noteEffects(statement.effects);
+      if (statement.effects[0]?.kind === 'begin' && this.state.beginText === '')
+        this.state.beginText = Buffer.from(plan.text).toString('utf8', statement.start, statement.end);
       for (const { kind } of statement.effects) {
         if (kind === 'commit') {
           this.lease.outcomeAtStake = true;
-          if (this.lease.ddlUncommitted) afterwards = () => this.#onDdl();
-        } else if (kind === 'ddl') afterwards = () => this.#onDdl();
+          if (this.lease.ddlUncommitted) afterwards = () => this.onDdl();
+        } else if (kind === 'ddl') afterwards = () => this.onDdl();
         else if (kind === 'discardAll' || (kind === 'sqlPrepare' && DEALLOCATES_ALL.test(plan.text))) {
           // They drop the router's own prepared statements as well, which what follows in the pipeline must not use.
           connection.prepared.clear();
@@ -325,7 +377,7 @@ export class Conversation {
       );
     }
     const result = await state.context.runCommand(statement.command!, state.commandSession);
-    this.#onDdl();
+    this.onDdl();
     return (writer) => {
       for (const notice of result.notices)
         encodeNoticeResponse(writer, 'NOTICE', notice.sqlState, notice.message);
@@ -336,14 +388,14 @@ export class Conversation {
 
   /** The columns of a command's result: the only one is of a function's name. False: it has none. */
   describeCommand(writer: FrameWriter, command: RouterCommand): boolean {
-    if (command.kind !== 'distributeTable' && command.kind !== 'setCoalescing') return false;
-    if (command.functionName === undefined) return false;
-    encodeRowDescription(writer, [{ name: command.functionName, typeOid: OID.text }]);
+    const functionName = 'functionName' in command ? command.functionName : undefined;
+    if (functionName === undefined) return false;
+    encodeRowDescription(writer, [{ name: functionName, typeOid: OID.text }]);
     return true;
   }
 
   /** What names mean may have changed: plans, prepared statements and what is known of functions are made afresh. */
-  #onDdl(): void {
+  onDdl(): void {
     const { context } = this.state;
     context.statements.invalidate();
     context.functions.invalidate();
@@ -360,4 +412,19 @@ export function deallocated(text: string): string | typeof ALL | undefined {
   const [, all, quoted, plain] = match;
   if (all !== undefined) return ALL;
   return quoted?.replaceAll('""', '"') ?? plain!.toLowerCase();
+}
+
+const WITHOUT_WRITES = new Set([
+  'begin',
+  'commit',
+  'rollback',
+  'savepoint',
+  'releaseSavepoint',
+  'rollbackToSavepoint',
+]);
+
+/** May it have written something by its end, so that its node has a part in the commit? */
+function mayWrite({ readOnly, placement, unknownFunctions, effects }: StatementPlan): boolean {
+  if (readOnly || (effects[0] && WITHOUT_WRITES.has(effects[0].kind))) return false;
+  return placement.kind !== 'anywhere' || unknownFunctions.length > 0;
 }

@@ -13,7 +13,6 @@ import type { BackendConnection } from '../backend/connection.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { inFailedTransaction, objectError, PosternError } from '../base/errors.ts';
-import type { StatementPlan } from '../plan/plan.ts';
 import {
   encodeBindComplete,
   encodeCloseComplete,
@@ -23,30 +22,32 @@ import {
 } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { BindView, readClose, readDescribe, readExecute, readParse } from '../wire/frontend.ts';
+import { PipelineFailed } from './branches.ts';
+import { type ClientPortal, ClientPortals } from './client-portals.ts';
 import { type Conversation, type Deallocation, deallocated, type PARKED } from './conversation.ts';
 import { HeldWrite } from './held-write.ts';
 import { LocalAnswers } from './local-answers.ts';
+import { noPortal, noStatement } from './missing-names.ts';
 import { type NamedChange, NamedChanges } from './named-changes.ts';
-import type { BoundStatement, ClientStatement, PreparedExecution } from './prepared-execution.ts';
+import {
+  type BoundStatement,
+  type ClientStatement,
+  isOfLeaves,
+  type PreparedExecution,
+} from './prepared-execution.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
+import { columnsOfPortal, ScatteredStatements } from './scattered.ts';
 import { FAILING_TEXT } from './simple-protocol.ts';
-
-interface ClientPortal {
-  readonly statement: ClientStatement;
-  /** Answered without a backend (BEGIN, COMMIT of a transaction that no node knows of, …). */
-  readonly local: boolean;
-  readonly tag: RequestTag | undefined;
-  /** Answered here, once: it has no rows that a second Execute could go on with. */
-  done?: boolean;
-}
+import { endsTransaction } from './transaction-control.ts';
 
 export class ExtendedProtocol {
   readonly #c: Conversation;
   readonly #statements = new NamedChanges<ClientStatement>();
-  readonly #portals = new NamedChanges<ClientPortal>();
+  readonly #portals = new ClientPortals();
   readonly #bind = new BindView();
   readonly #execution: PreparedExecution;
   readonly #local: LocalAnswers;
+  readonly #scattered: ScatteredStatements;
   /** A Parse of the unnamed statement is being handled: whether it succeeds or not, the one before is gone. */
   #parsingUnnamed = false;
   /** Since the last Sync, a write may have stopped at its row limit. */
@@ -56,6 +57,7 @@ export class ExtendedProtocol {
   constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
     this.#execution = execution;
+    this.#scattered = new ScatteredStatements(conversation, execution);
     this.#local = new LocalAnswers({
       conversation,
       hasStatement: (name) => this.#statements.get(name) !== undefined,
@@ -128,7 +130,7 @@ export class ExtendedProtocol {
       const sent = this.#guarded(() => this.#sendHeld(held));
       if (sent) return sent.then(() => this.#sync());
     }
-    this.#sync();
+    return this.#sync();
   }
 
   /** A held write has come to its Sync: it is a batch's member. If it has to run alone, it does as if never held. */
@@ -136,7 +138,7 @@ export class ExtendedProtocol {
     const write = held.asMember(this.#c, () => {
       const sent = this.#guarded(() => this.#sendHeld(held));
       if (sent) return sent.then(() => this.#sync());
-      this.#sync();
+      return this.#sync();
     });
     return this.#c.submit(held.nodeId, write);
   }
@@ -148,14 +150,17 @@ export class ExtendedProtocol {
     lease.unsynced = true;
     const name = this.#execution.prepareOn(connection, held.shared, held.tag);
     connection.bindTail(name, held.tail.bytes, responses, held.tag);
-    this.#portals.put('', { statement: held.statement, local: false, tag: held.tag });
+    const { nodeId } = connection.address;
+    this.#portals.put('', { statement: held.statement, nodeId, local: false, tag: held.tag });
     if (held.describe) connection.describe('P', '', responses, held.tag);
     if (held.execute) this.#executeOn(connection, this.#portals.get('')!, '', 0);
   }
 
-  #sync(): void {
+  #sync(): void | Promise<void> {
     const { lease, responses } = this.#c;
+    if (lease.branches.implicit) return this.#endImplicit().then(() => this.#sync());
     this.#c.skipping = false;
+    responses.pipelineFailed = false;
     this.#writeSuspended = false;
     this.#statements.nextBatch();
     const { connection } = lease;
@@ -171,6 +176,18 @@ export class ExtendedProtocol {
     this.#c.inTurn({ write: (writer) => encodeReadyForQuery(writer, status) });
     // Portals live as long as their transaction.
     if (status === 'I') this.#portals.clear();
+  }
+
+  /** The Sync of a pipeline that is a transaction over several nodes: its end. */
+  async #endImplicit(): Promise<void> {
+    const { lease, responses, control } = this.#c;
+    try {
+      if (this.#c.skipping) await lease.branches.rollback();
+      else await control.endImplicit();
+    } catch (error) {
+      this.#c.inTurn({ write: () => responses.writeError(error) });
+    }
+    this.#portals.clear();
   }
 
   /** The backend was lost: an implicit transaction on it is void, up to the next Sync. */
@@ -241,7 +258,7 @@ export class ExtendedProtocol {
     if (name !== '' && this.#statements.get(name))
       throw objectError('42P05', `prepared statement "${name}" already exists`);
     this.#c.checkSessionState(only);
-    if (only?.placement.kind === 'keyed') {
+    if (isOfLeaves(only)) {
       const described = this.#execution.describeKeyed(statement);
       if (described) return described.then(() => this.#define(statement));
       return this.#define(statement);
@@ -310,7 +327,7 @@ export class ExtendedProtocol {
     if (!statement) throw noStatement(view.statement);
     if (!this.#portals.get(view.portal) && this.#portals.size >= BOUNDS.clientStatementsMax)
       throw objectError('53400', `a session may have ${BOUNDS.clientStatementsMax} portals at most`);
-    if (view.portal !== '' && this.#portals.get(view.portal)?.local)
+    if (view.portal !== '' && this.#portals.isOwn(view.portal))
       throw objectError('42P03', `cursor "${view.portal}" already exists`);
     this.#refresh(statement);
     const [only] = statement.cached.plan.statements;
@@ -321,7 +338,8 @@ export class ExtendedProtocol {
       const settled = typeof named === 'string' ? this.#whenSettled(named) : undefined;
       if (settled) return settled.then(() => this.#bindSettled(reader));
     }
-    if (this.#local.answers(only, statement.text)) return this.#bindLocal(statement, view.portal);
+    if (this.#local.answers(only, statement.text))
+      return this.#bindHere({ statement, local: true, tag: undefined }, view.portal);
     const facts = this.#c.checkFunctions(statement.cached.plan);
     if (facts) return facts.then(() => this.#bindPlanned(statement, reader));
     return this.#bindPlanned(statement, reader);
@@ -341,7 +359,16 @@ export class ExtendedProtocol {
     return this.#bindTo(statement, bound, reader);
   }
 
-  #bindTo(statement: ClientStatement, bound: BoundStatement, reader: FrameReader): void | Promise<void> {
+  /** `bound` undefined: it goes to several buckets. */
+  #bindTo(
+    statement: ClientStatement,
+    bound: BoundStatement | undefined,
+    reader: FrameReader,
+  ): void | Promise<void> {
+    if (!bound) {
+      const scattered = this.#scattered.bind(statement, this.#bind, reader.buffer);
+      return this.#bindHere({ statement, local: false, scattered, tag: undefined }, this.#bind.portal);
+    }
     if (this.#bind.portal === '') {
       const write = this.#execution.mergeable(statement, bound);
       if (write) {
@@ -370,36 +397,24 @@ export class ExtendedProtocol {
     connection.bindFrom(
       { portal: view.portal, statement: serverName, view, buffer: reader.buffer, ...(extra && { extra }) },
       this.#c.responses,
-      this.#changePortal(view.portal, { statement, local: false, tag }, tag),
+      this.#changePortal(
+        view.portal,
+        { statement, nodeId: connection.address.nodeId, local: false, tag },
+        tag,
+      ),
     );
   }
 
-  /**
-   * A portal is made or closed by a message that may be skipped. Gives the message's tag. Outside of a transaction block
-   * there is nothing to take back: no portal outlives the pipeline that an error ends.
-   */
   #changePortal(
     name: string,
     portal: ClientPortal | undefined,
     tag: RequestTag | undefined,
   ): RequestTag | undefined {
-    if (!this.#c.lease.mayBeInBlock) {
-      this.#portals.put(name, portal);
-      return tag;
-    }
-    const change = this.#portals.set(name, portal);
-    // Field by field, since this is done for every statement of a transaction.
-    return {
-      leaf: tag?.leaf,
-      statement: tag?.statement,
-      name: tag?.name,
-      onDone: () => this.#portals.done(change),
-      onFailed: () => this.#portals.undo(change),
-    };
+    return this.#portals.change(name, portal, { tag, mayBeInBlock: this.#c.lease.mayBeInBlock });
   }
 
-  #bindLocal(statement: ClientStatement, name: string): void {
-    const settled = this.#changePortal(name, { statement, local: true, tag: undefined }, undefined);
+  #bindHere(portal: ClientPortal, name: string): void {
+    const settled = this.#changePortal(name, portal, undefined);
     this.#c.inTurn({ write: (writer) => encodeBindComplete(writer), ...settled });
   }
 
@@ -408,13 +423,19 @@ export class ExtendedProtocol {
     if (target === 'P') {
       const portal = this.#portals.get(name);
       if (portal?.local) return this.#local.describe(portal.statement.cached.plan.statements[0], 'P');
+      if (portal?.scattered) {
+        const columns = columnsOfPortal(portal.scattered);
+        return this.#c.inTurn({ write: (writer) => writer.raw(columns, 0, columns.length) });
+      }
       const { connection, pinReason } = this.#c.lease;
       // One that is not known here may be a cursor that was declared in SQL.
       if (!connection || (!portal && !this.#c.lease.mayBeInBlock && pinReason === undefined))
         throw noPortal(name);
-      this.#c.lease.unsynced = true;
-      connection.describe('P', name, this.#c.responses, portal?.tag);
-      return;
+      const describe = (acquired: BackendConnection): void => {
+        this.#c.lease.unsynced = true;
+        acquired.describe('P', name, this.#c.responses, portal?.tag);
+      };
+      return this.#onItsNode(portal, connection, describe);
     }
     const settled = this.#whenSettled(name);
     if (settled) return settled.then(() => this.#describeNamed(name));
@@ -431,7 +452,7 @@ export class ExtendedProtocol {
   #describeStatement(statement: ClientStatement): void | Promise<void> {
     const [only] = statement.cached.plan.statements;
     if (this.#local.answers(only, statement.text)) return this.#local.describe(only, 'S');
-    if (only?.placement.kind === 'keyed') {
+    if (isOfLeaves(only)) {
       const described = this.#execution.describeKeyed(statement);
       if (described) return described.then(() => this.#describeStatement(statement));
       const { parameterOids, rows } = statement.described!;
@@ -468,6 +489,7 @@ export class ExtendedProtocol {
       if (answered === false) return this.#executeAfterAll(statement);
       return answered.then((done) => (done ? undefined : this.#executeAfterAll(statement)));
     }
+    if (portal?.scattered) return this.#scattered.execute(portal.scattered, name, maxRows);
     const { lease, responses } = this.#c;
     const { connection } = lease;
     if (!connection) throw noPortal(name);
@@ -482,7 +504,21 @@ export class ExtendedProtocol {
       connection.execute(name, maxRows, responses, undefined);
       return;
     }
-    this.#executeOn(connection, portal, name, maxRows);
+    return this.#onItsNode(portal, connection, (acquired) =>
+      this.#executeOn(acquired, portal, name, maxRows),
+    );
+  }
+
+  /** A portal lives on the branch that it was bound on, which may not be the current one any more. */
+  #onItsNode(
+    portal: ClientPortal | undefined,
+    current: BackendConnection,
+    work: (connection: BackendConnection) => void,
+  ): void | Promise<void> {
+    const nodeId = portal?.nodeId;
+    if (nodeId === undefined || nodeId === current.address.nodeId) return work(current);
+    const moved = this.#c.lease.ensure(nodeId);
+    return moved instanceof Promise ? moved.then(work) : work(moved);
   }
 
   #executeOn(connection: BackendConnection, portal: ClientPortal, name: string, maxRows: number): void {
@@ -514,7 +550,7 @@ export class ExtendedProtocol {
     this.#executeOn(connection, { statement, local: false, tag: request }, '', 0);
   }
 
-  #close(reader: FrameReader): void {
+  #close(reader: FrameReader): void | Promise<void> {
     const { target, name } = readClose(reader);
     const { lease, responses } = this.#c;
     const { connection } = lease;
@@ -523,36 +559,31 @@ export class ExtendedProtocol {
       this.#c.inTurn({ write: (writer) => encodeCloseComplete(writer), ...this.#settling(change) });
       return;
     }
-    const isLocal = this.#portals.get(name)?.local === true;
+    const isOwn = this.#portals.isOwn(name);
+    const portal = this.#portals.get(name);
     const settled = this.#changePortal(name, undefined, undefined);
-    if (isLocal || !connection) {
+    if (isOwn || !connection) {
       this.#c.inTurn({ write: (writer) => encodeCloseComplete(writer), ...settled });
       return;
     }
-    lease.unsynced = true;
-    connection.close('P', name, responses, settled);
+    return this.#onItsNode(portal, connection, (acquired) => {
+      lease.unsynced = true;
+      acquired.close('P', name, responses, settled);
+    });
   }
 
   #deallocate(name: string | undefined): Deallocation | undefined {
-    const statements = this.#statements;
-    if (name !== undefined && !statements.get(name)) return undefined;
+    if (name !== undefined && !this.#statements.get(name)) return undefined;
     // The unnamed one stays: it is not among those of the session.
-    const names = name === undefined ? statements.names().filter((one) => one !== '') : [name];
-    const changes = names.map((one) => statements.set(one, undefined));
-    return {
-      done: () => {
-        for (const change of changes) statements.done(change);
-      },
-      undo: () => {
-        for (const change of changes) statements.undo(change);
-      },
-    };
+    return this.#statements.removeAll((one) => (name === undefined ? one !== '' : one === name));
   }
 
   /** An error of the router's own. Where a backend has the transaction, it has to fail there as well. */
   #fail(error: unknown): void {
     const { lease, responses, state } = this.#c;
+    const isTold = this.#c.skipping || error instanceof PipelineFailed;
     this.#c.skipping = true;
+    if (isTold) return;
     const dropped = this.#parsingUnnamed ? this.#settling(this.#statements.set('', undefined)) : undefined;
     this.#parsingUnnamed = false;
     const { connection } = lease;
@@ -565,19 +596,4 @@ export class ExtendedProtocol {
     if (state.transaction === 'virtual') state.transaction = 'failed';
     this.#c.inTurn({ write: () => responses.writeError(error), ...dropped });
   }
-}
-
-function endsTransaction(statement: StatementPlan | undefined): boolean {
-  const kind = statement?.effects[0]?.kind;
-  return kind === 'commit' || kind === 'rollback' || kind === 'rollbackToSavepoint';
-}
-
-function noStatement(name: string): PosternError {
-  return name === ''
-    ? objectError('26000', 'unnamed prepared statement does not exist')
-    : objectError('26000', `prepared statement "${name}" does not exist`);
-}
-
-function noPortal(name: string): PosternError {
-  return objectError('34000', `portal "${name}" does not exist`);
 }

@@ -8,13 +8,18 @@ import { LEAF_SCHEMA, leafSuffix, type ShardedTable } from '../catalog/map.ts';
 export interface LeafTarget {
   readonly table: ShardedTable;
   readonly bucket: number;
+  /** If the statement names leaves of several: all of them. */
+  readonly buckets?: readonly number[];
   /** 1-based character position in the sent text → in the client's. */
   readonly mapPosition: (position: number) => number;
 }
 
 /** The leaf that the router believed in is not there: the map was stale. Nothing was written. */
 export function isMissingLeaf(fields: ReadonlyMap<string, string>, target: LeafTarget): boolean {
-  return fields.get('C') === '42P01' && (fields.get('M') ?? '').includes(suffixOf(target));
+  return (
+    fields.get('C') === '42P01' &&
+    suffixesOf(target).some((suffix) => (fields.get('M') ?? '').includes(suffix))
+  );
 }
 
 export function inUsersNames(fields: Map<string, string>, target: LeafTarget): Map<string, string> {
@@ -37,15 +42,13 @@ export function inUsersNames(fields: Map<string, string>, target: LeafTarget): M
   return renamed;
 }
 
-/** Takes the suffix out of every name, and the leaves' schema from before them. */
+/** Takes the suffixes out of every name, and the leaves' schema from before them. */
 function usersName(text: string, target: LeafTarget): string {
-  const suffix = suffixOf(target);
-  return text
-    .replaceAll(`${LEAF_SCHEMA}.`, '')
-    .replaceAll(`"${LEAF_SCHEMA}".`, '')
-    .replaceAll(new RegExp(`${suffix}(?![0-9])`, 'g'), '');
+  let told = text.replaceAll(`${LEAF_SCHEMA}.`, '').replaceAll(`"${LEAF_SCHEMA}".`, '');
+  for (const suffix of suffixesOf(target)) told = told.replaceAll(new RegExp(`${suffix}(?![0-9])`, 'g'), '');
+  return told;
 }
 
-function suffixOf(target: LeafTarget): string {
-  return leafSuffix(target.bucket, target.table.buckets[target.bucket]!.generation);
+function suffixesOf({ table, bucket, buckets }: LeafTarget): string[] {
+  return (buckets ?? [bucket]).map((one) => leafSuffix(one, table.buckets[one]!.generation));
 }

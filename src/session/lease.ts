@@ -8,7 +8,7 @@
  * A BEGIN is held back (state.transaction = 'virtual') until a statement says which node it is for, and goes out ahead of that
  * statement, in one write (held-begin.ts). If the first statements have no place of their own (SET LOCAL, SELECT
  * set_config(…)), the transaction begins on the home node and is `floating`: it moves, with the settings it has made, when a
- * keyed statement names another node.
+ * keyed statement names another node. One that has done more goes on there as well: branches.ts.
  *
  * Invariant: a statement is sent only on a backend whose settings equal the client's; the switch is answered before.
  * Invariant: a backend is given back only idle, with nothing pending, and with what it holds of settings known. One on
@@ -17,28 +17,23 @@
 
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { ask, askUnsynced, switchSettings } from '../backend/internal-query.ts';
-import type { AcquireTicket, NodePool } from '../backend/pool.ts';
 import { decidesReading } from '../backend/settings.ts';
 import { assert } from '../base/assert.ts';
-import { BOUNDS } from '../base/bounds.ts';
-import {
-  connectionLost,
-  inFailedTransaction,
-  notSupported,
-  objectError,
-  type PosternError,
-} from '../base/errors.ts';
-import { quoteLiteral } from '../pg/identifier.ts';
+import { connectionLost, inFailedTransaction, objectError, type PosternError } from '../base/errors.ts';
 import type { SessionEffect } from '../plan/plan.ts';
-import { type FloatingStep, isSessionSet, replayOf, settingsOf } from './floating.ts';
+import { Branches, type BranchHost } from './branches.ts';
 import { HeldBegin } from './held-begin.ts';
 import type { Responses } from './responses.ts';
+import { SessionBackends } from './session-backends.ts';
+import { readBack } from './settings-readback.ts';
 import type { ClientState } from './state.ts';
+import { TransactionSteps } from './transaction-steps.ts';
+import { Unheard } from './unheard.ts';
 
 /** How many scopes were made for transactions that have changed settings. */
 let transactionScopes = 0;
 
-export class Lease {
+export class Lease implements BranchHost {
   connection: BackendConnection | undefined;
   /** Extended-protocol messages were sent since the last Sync: an implicit transaction is open. */
   unsynced = false;
@@ -54,14 +49,18 @@ export class Lease {
   onFree: (() => void) | undefined;
   /** Why this session keeps a backend for itself. */
   pinReason: string | undefined;
-  /** Its own backends, held or set aside, by node. */
-  readonly #own = new Map<number, BackendConnection>();
   /** The open transaction has changed what names mean, which nobody else can see yet. */
   ddlUncommitted = false;
   /** Session-level settings that may have changed since the connection was taken. */
   readonly #touched = new Set<string>();
-  /** Settings and savepoints made while floating, in order. */
-  #floating: FloatingStep[] | undefined;
+  /** The open transaction may have written where it is. */
+  wrote = false;
+  /** What it has done to the session. */
+  readonly steps = new TransactionSteps();
+  /** It has done nothing else, and may move. */
+  #isFloating = false;
+  /** Its branches on other nodes. */
+  readonly branches: Branches = new Branches(this);
   #searchPathStale = false;
   #scopeInTransaction: string | undefined;
   /** Sent and not yet answered: something that ends a failed transaction, or goes back before the failure. */
@@ -69,18 +68,20 @@ export class Lease {
   /** Sent and not yet answered: COMMIT or ROLLBACK, so that what follows may commit by itself. */
   #blockEndSent = false;
   #drained: (() => void)[] = [];
-  #ticket: AcquireTicket = { giveUp: undefined };
   #reading = false;
-  #ended = false;
+  /** The client is gone. */
+  ended = false;
   /** The open transaction or pipeline has changed settings, maybe for itself only. */
   settingsChanged = false;
-  readonly #state: ClientState;
+  readonly state: ClientState;
+  readonly backends: SessionBackends;
   responses!: Responses;
   /** Told when the session can't go on (its own backend is gone). */
   onFatal!: (error: PosternError) => void;
 
   constructor(state: ClientState) {
-    this.#state = state;
+    this.state = state;
+    this.backends = new SessionBackends(state);
   }
 
   /** Is a transaction block open on the backend, as far as is known now? */
@@ -90,12 +91,16 @@ export class Lease {
 
   /** Has this connection anything of the session's? */
   has(connection: BackendConnection): boolean {
-    return connection === this.connection || [...this.#own.values()].includes(connection);
+    return (
+      connection === this.connection ||
+      this.branches.has(connection) ||
+      this.backends.own.includes(connection)
+    );
   }
 
   /** What decides the meaning of a text that is prepared now, see StatementRegistry. */
   get scope(): string {
-    return this.#scopeInTransaction ?? this.#state.scope;
+    return this.#scopeInTransaction ?? this.state.scope;
   }
 
   /** Is the backend's transaction known to have failed, and nothing sent that would end it? */
@@ -129,7 +134,7 @@ export class Lease {
       !this.settingsChanged &&
       !this.ddlUncommitted &&
       !this.#searchPathStale &&
-      this.#floating === undefined &&
+      !this.#isFloating &&
       this.pinReason === undefined
     );
   }
@@ -151,29 +156,29 @@ export class Lease {
    * or idle, which is the usual case. Throws or rejects with PosternError or ServerError.
    */
   ensure(nodeId: number | undefined): BackendConnection | Promise<BackendConnection> {
-    if (this.#ended) throw objectError('57P01', 'the client has gone');
+    if (this.ended) throw objectError('57P01', 'the client has gone');
     const held = this.connection;
     if (!held)
-      return this.#acquire(nodeId ?? this.#state.context.catalog.current.homeNodeId, nodeId === undefined);
+      return this.#acquire(nodeId ?? this.state.context.catalog.current.homeNodeId, nodeId === undefined);
     if (this.#reading) return this.drained().then(() => this.ensure(nodeId));
     if (nodeId === undefined || held.address.nodeId === nodeId) {
-      if (nodeId !== undefined) this.#floating = undefined;
-      if (this.#state.transaction === 'virtual') return this.#begin(held, nodeId === undefined);
+      if (nodeId !== undefined) this.#isFloating = false;
+      if (this.state.transaction === 'virtual') return this.#begin(held, nodeId === undefined);
       return held;
     }
     if (held.pendingCount > 0 && !this.unsynced) return this.drained().then(() => this.ensure(nodeId));
     if (this.unsynced || held.transactionStatus !== TransactionStatus.idle) {
       if (held.transactionStatus === TransactionStatus.failed && held.pendingCount === 0)
         throw inFailedTransaction();
-      if (this.#floating && !this.unsynced && held.transactionStatus === TransactionStatus.inBlock)
+      if (this.#isFloating && !this.unsynced && held.transactionStatus === TransactionStatus.inBlock)
         return this.#move(held, nodeId);
-      throw notSupported(
-        `the transaction is on node "${held.address.nodeName}" and this statement belongs to another node`,
-        'Transactions over several nodes are not there yet: keep to one value of the shard key in a transaction.',
-      );
+      return this.branches.join(nodeId);
     }
-    // Idle with nothing pending, and not given back: its settings are just being read.
-    return this.drained().then(() => this.ensure(nodeId));
+    // Idle, nothing pending: the transaction that began here was taken back, to be tried elsewhere. To wait for answers would
+    // be to wait for ever, without even letting go of the thread.
+    this.onReady();
+    assert(this.connection !== held || this.#reading, 'an idle backend is given back');
+    return this.ensure(nodeId);
   }
 
   /** What a statement does to the session. To be called when it is sent. */
@@ -189,22 +194,23 @@ export class Lease {
               this.#scopeInTransaction = `transaction ${++transactionScopes}`;
             if (!effect.local) this.#touched.add(name);
             // Under a SET LOCAL, the session's own new value can't be read: such a transaction stays where it is.
-            if (effect.local && this.#floating?.some((step) => step.name === name && isSessionSet(step)))
-              this.#floating = undefined;
-            this.#floating?.push({ kind: 'set', name, local: effect.local });
+            if (effect.local && this.#isFloating && this.steps.hasSessionSet(name)) this.#isFloating = false;
+            this.steps.add({ kind: 'set', name, local: effect.local });
           }
           break;
         case 'setMany':
+          this.steps.block('settings whose names are computed');
           this.#scopeInTransaction = `transaction ${++transactionScopes}`;
           this.settingsChanged = true;
           this.pin('settings that the router cannot follow');
           break;
         case 'resetAll':
+          this.steps.block('RESET ALL');
           this.settingsChanged = true;
-          for (const name of this.#state.settings.values.keys()) if (name !== 'role') this.#touched.add(name);
-          for (const name of this.#state.defaults.values.keys()) if (name !== 'role') this.#touched.add(name);
+          for (const name of this.state.settings.values.keys()) if (name !== 'role') this.#touched.add(name);
+          for (const name of this.state.defaults.values.keys()) if (name !== 'role') this.#touched.add(name);
           this.#searchPathStale = true;
-          this.#floating = undefined;
+          this.#isFloating = false;
           break;
         case 'pin':
           this.pin(effect.reason);
@@ -213,25 +219,29 @@ export class Lease {
           this.pin('PREPARE');
           break;
         case 'savepoint':
-          this.#floating?.push({ kind: 'savepoint', name: effect.name });
+          this.steps.add({ kind: 'savepoint', name: effect.name });
           break;
         case 'releaseSavepoint':
+          this.#endSent = true;
+          this.steps.release(effect.name);
+          break;
         case 'rollbackToSavepoint':
           this.#endSent = true;
-          // What this leaves of the steps so far is not followed: the transaction stays where it is.
-          this.#floating = undefined;
+          this.steps.rollbackTo(effect.name);
+          // What it takes back of settings is not known here.
+          this.#isFloating = false;
           if (this.#touched.size > 0) this.#searchPathStale = true;
           break;
         case 'begin':
           // A second BEGIN in a transaction changes nothing.
-          if (!this.mayBeInBlock) this.#state.beginText = '';
+          if (!this.mayBeInBlock) this.state.beginText = '';
           this.beginSent = true;
           this.#blockEndSent = false;
           break;
         case 'commit':
         case 'rollback':
           this.#endSent = true;
-          this.#blockEndSent = true;
+          this.#blockEndSent = !effect.chain;
           break;
         case 'discardAll':
           break;
@@ -247,21 +257,21 @@ export class Lease {
     const { connection } = this;
     assert(connection, 'a session is pinned to the backend that it holds');
     this.pinReason ??= reason;
-    this.#own.set(connection.address.nodeId, connection);
-    this.#floating = undefined;
+    this.backends.keep(connection);
+    this.#isFloating = false;
   }
 
   /** Has the session had one backend on this node since it was pinned there? */
   isPinnedTo(nodeId: number): boolean {
-    return this.#own.has(nodeId);
+    return this.backends.ownOf(nodeId) !== undefined;
   }
 
   /** DISCARD ALL: nothing of the session's own backends is needed any more. */
   unpin(): void {
     this.pinReason = undefined;
-    const own = [...this.#own.values()];
-    this.#own.clear();
-    for (const connection of own) this.#discard(connection);
+    const { own } = this.backends;
+    this.backends.forgetOwn();
+    for (const connection of own) this.backends.discard(connection);
   }
 
   /** ReadyForQuery has been passed on. */
@@ -275,12 +285,23 @@ export class Lease {
     this.beginSent = false;
     this.#heldBegin = undefined;
     if (connection.transactionStatus !== TransactionStatus.idle) {
+      if (this.branches.areMany && connection.transactionStatus === TransactionStatus.failed)
+        this.branches.onFailed();
       this.#wakeDrained();
       return;
     }
-    this.#floating = undefined;
-    this.ddlUncommitted = false;
-    this.settingsChanged = false;
+    this.onTransactionEnd();
+  }
+
+  /** The transaction is over; what it leaves of settings is read back, and the backend given to others. */
+  onTransactionEnd(): void {
+    const { connection } = this;
+    this.#endTransaction();
+    if (!connection) {
+      this.onFree?.();
+      this.#wakeDrained();
+      return;
+    }
     if (this.#touched.size > 0 || this.#searchPathStale) {
       void this.#readSettings(connection);
       return;
@@ -288,6 +309,14 @@ export class Lease {
     this.#scopeInTransaction = undefined;
     this.#giveBack(connection);
     this.#wakeDrained();
+  }
+
+  #endTransaction(): void {
+    this.#isFloating = false;
+    this.steps.clear();
+    this.wrote = false;
+    this.ddlUncommitted = false;
+    this.settingsChanged = false;
   }
 
   /** The value of search_path inside the transaction, when a statement may have changed it. */
@@ -306,7 +335,7 @@ export class Lease {
       if (!connection || !this.#searchPathStale || this.failed) return;
       [row] = await ask(connection, text);
     }
-    this.#state.setSearchPath(row?.[0] ?? '');
+    this.state.setSearchPath(row?.[0] ?? '');
     if (this.inBlock) return;
     this.#searchPathStale = false;
   }
@@ -320,8 +349,7 @@ export class Lease {
 
   /** The connection is gone; the caller has told the client. Gives whether the session can go on. */
   onLost(connection: BackendConnection): boolean {
-    const wasOwn = this.#own.get(connection.address.nodeId) === connection;
-    if (wasOwn) this.#own.delete(connection.address.nodeId);
+    const wasOwn = this.backends.forget(connection);
     if (connection === this.connection) {
       this.connection = undefined;
       this.unsynced = false;
@@ -331,15 +359,12 @@ export class Lease {
       this.#blockEndSent = false;
       this.tainted = false;
       this.#scopeInTransaction = undefined;
-      this.#floating = undefined;
-      this.ddlUncommitted = false;
-      this.settingsChanged = false;
+      this.#endTransaction();
+      this.branches.abandon();
       // What a lost SET would have changed is not known: the settings before it stay.
       this.#touched.clear();
       this.#searchPathStale = false;
-      this.#state.setSearchPath(
-        this.#state.settings.values.get('search_path') ?? this.#state.loginSearchPath,
-      );
+      this.state.setSearchPath(this.state.settings.values.get('search_path') ?? this.state.loginSearchPath);
       this.#wakeDrained();
     }
     return !wasOwn;
@@ -347,118 +372,129 @@ export class Lease {
 
   /** Cancels what runs, or what waits for a backend. */
   async cancel(): Promise<void> {
-    if (this.#ticket.giveUp) {
-      this.#ticket.giveUp();
-      return;
-    }
-    const connection = this.connection;
-    if (!connection || connection.pendingCount === 0) return;
+    if (this.backends.giveUpWaiting()) return;
+    const { busy } = this.branches;
+    if (busy.length === 0) return;
+    await Promise.all(busy.map((connection) => this.#cancelOn(connection)));
+    this.onReady();
+  }
+
+  async #cancelOn(connection: BackendConnection): Promise<void> {
     await connection.cancel();
     if (!connection.closed && connection.pendingCount === 0) {
       // The signal may still be on its way to a server that has finished: an exchange takes it up.
       await ask(connection, '').catch(() => {});
     }
-    this.onReady();
-    if (this.#ended) this.#settleAbandoned(connection);
+    if (this.ended) this.abandon(connection);
   }
 
   /** The client is gone. What it left running is canceled, its transaction rolled back, its own backend closed. */
   end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#ticket.giveUp?.();
+    if (this.ended) return;
+    this.ended = true;
+    this.backends.end();
     const { connection } = this;
-    this.connection = undefined;
-    const own = [...this.#own.values()];
+    const { own } = this.backends;
     const isOwn = connection !== undefined && own.includes(connection);
-    this.#own.clear();
-    for (const aside of own) if (aside !== connection) this.#discard(aside);
+    this.branches.abandon();
+    this.connection = undefined;
+    this.backends.forgetOwn();
+    for (const aside of own) if (aside !== connection) this.backends.discard(aside);
     this.#wakeDrained();
     if (!connection || connection.closed) return;
     connection.resumeReading();
-    if (this.#state.copyIn) {
+    if (this.state.copyIn) {
       // A server that reads COPY data heeds no cancel, but sees that they have ended.
-      this.#discard(connection);
+      this.backends.discard(connection);
       return;
     }
     if (isOwn || this.unsynced || this.#touched.size > 0) {
-      if (connection.pendingCount > 0) void connection.cancel().finally(() => this.#discard(connection));
-      else this.#discard(connection);
+      if (connection.pendingCount > 0)
+        void connection.cancel().finally(() => this.backends.discard(connection));
+      else this.backends.discard(connection);
       return;
     }
-    if (connection.pendingCount > 0) {
-      const timer = setTimeout(() => this.#discard(connection), BOUNDS.abandonedStatementMs);
-      void connection.cancel().then(() => {
-        clearTimeout(timer);
-        this.#settleAbandoned(connection);
-      });
+    this.abandon(connection);
+  }
+
+  /** In whatever state: rolled back and given back, in the background. */
+  abandon(connection: BackendConnection): void {
+    if (this.backends.isOwn(connection)) {
+      // It stays the session's, and its transaction ends before anything else is sent there.
+      void ask(connection, 'ROLLBACK').catch(() => {});
       return;
     }
-    this.#settleAbandoned(connection);
+    this.backends.abandon(connection, { mayBeInBlock: this.beginSent });
   }
 
-  #settleAbandoned(connection: BackendConnection): void {
-    if (connection.closed) return;
-    const timer = setTimeout(() => this.#discard(connection), BOUNDS.abandonedStatementMs);
-    const mayBeInBlock = this.beginSent || connection.transactionStatus !== TransactionStatus.idle;
-    const text = mayBeInBlock ? 'ROLLBACK' : '';
-    ask(connection, text)
-      .catch(() => {})
-      .finally(() => {
-        clearTimeout(timer);
-        const pool = this.#poolOf(connection);
-        if (connection.quiet) pool.release(connection);
-        else pool.discard(connection);
-      });
+  /** A connection for another branch: with the session's settings, and no transaction yet. */
+  async open(nodeId: number, options: { beside: boolean }): Promise<BackendConnection> {
+    const connection = await this.backends.obtain(nodeId, options);
+    connection.lessee = this.responses;
+    try {
+      if (connection.settings.key !== this.state.settings.key)
+        await switchSettings(connection, this.state.settings);
+    } catch (error) {
+      if (!connection.closed) this.backends.giveBack(connection, { discard: false });
+      throw error;
+    }
+    if (this.ended) {
+      this.abandon(connection);
+      throw objectError('57P01', 'the client has gone');
+    }
+    return connection;
   }
 
-  #discard(connection: BackendConnection): void {
-    if (!connection.closed) this.#poolOf(connection).discard(connection);
+  /**
+   * Has all that was sent answered. A pipeline is interrupted by a Sync that the client doesn't hear of, and what it has done so
+   * far becomes a transaction that Branches end (`implicit`) unless it is in the client's own. false: it has failed.
+   */
+  async settle(): Promise<boolean> {
+    const { connection } = this;
+    // Whoever settles it has other nodes in mind: from here on the transaction is on this one to stay.
+    this.#isFloating = false;
+    if (!connection) return true;
+    if (!this.unsynced) {
+      await this.drained();
+      return true;
+    }
+    const isImplicit = !this.mayBeInBlock || this.#blockEndSent;
+    if (isImplicit) {
+      const begin = this.state.context.statements.get('BEGIN', [], '');
+      connection.executeAhead('BEGIN', begin, new Unheard(() => {}));
+    }
+    await new Promise<void>((resolve) => connection.sync(new Unheard(resolve), undefined));
+    if (this.connection !== connection) return false;
+    this.unsynced = false;
+    const { pipelineFailed } = this.responses;
+    if (isImplicit && !pipelineFailed) this.branches.implicit = true;
+    this.onReady();
+    return !pipelineFailed;
   }
 
   #acquire(nodeId: number, floating: boolean): BackendConnection | Promise<BackendConnection> {
-    const { settings, user } = this.#state;
-    const own = this.#own.get(nodeId);
-    if (own) return this.#adopt(own, floating);
-    const pool = this.#state.context.pools.get(nodeId);
-    assert(pool, `no pool for node ${nodeId}`);
-    const idle = pool.tryAcquire(user, settings);
-    if (idle) return this.#adopt(idle, floating);
-    const ticket: AcquireTicket = { giveUp: undefined };
-    this.#ticket = ticket;
-    return pool.acquire(user, settings, ticket).then(
-      (connection) => {
-        ticket.giveUp = undefined;
-        if (this.#ended) {
-          pool.release(connection);
-          throw objectError('57P01', 'the client has gone');
-        }
-        return this.#adopt(connection, floating);
-      },
-      (error) => {
-        ticket.giveUp = undefined;
-        throw error;
-      },
-    );
+    const obtained = this.backends.obtain(nodeId, { beside: false });
+    if (obtained instanceof Promise) return obtained.then((connection) => this.#adopt(connection, floating));
+    return this.#adopt(obtained, floating);
   }
 
   #adopt(connection: BackendConnection, floating: boolean): BackendConnection | Promise<BackendConnection> {
     this.connection = connection;
     connection.lessee = this.responses;
-    if (connection.settings.key !== this.#state.settings.key) return this.#switch(connection, floating);
-    if (this.#state.transaction === 'virtual') return this.#begin(connection, floating);
+    if (connection.settings.key !== this.state.settings.key) return this.#switch(connection, floating);
+    if (this.state.transaction === 'virtual') return this.#begin(connection, floating);
     return connection;
   }
 
   async #switch(connection: BackendConnection, floating: boolean): Promise<BackendConnection> {
     try {
-      await switchSettings(connection, this.#state.settings);
+      await switchSettings(connection, this.state.settings);
     } catch (error) {
       this.#dropUnswitched(connection);
       throw error;
     }
     this.#checkHeld(connection);
-    if (this.#state.transaction === 'virtual') return this.#begin(connection, floating);
+    if (this.state.transaction === 'virtual') return this.#begin(connection, floating);
     return connection;
   }
 
@@ -472,12 +508,14 @@ export class Lease {
 
   /** Begins the client's transaction here, in the write of the statement that follows. */
   #begin(connection: BackendConnection, floating: boolean): BackendConnection {
-    const state = this.#state;
+    const state = this.state;
     state.transaction = 'none';
     this.beginSent = true;
     this.#heldBegin = new HeldBegin({ state, responses: this.responses, connection });
     this.#heldBegin.send();
-    this.#floating = floating ? [] : undefined;
+    this.steps.clear();
+    this.wrote = false;
+    this.#isFloating = floating;
     return connection;
   }
 
@@ -488,20 +526,20 @@ export class Lease {
     if (!connection || connection.transactionStatus !== TransactionStatus.failed) return;
     await ask(connection, 'ROLLBACK');
     this.#checkHeld(connection);
-    this.#state.transaction = 'virtual';
+    this.state.transaction = 'virtual';
   }
 
   /** Moves a transaction that has only made settings and savepoints to the node that its first real statement needs. */
   async #move(from: BackendConnection, nodeId: number): Promise<BackendConnection> {
-    const steps = this.#floating ?? [];
-    this.#floating = undefined;
-    const question = settingsOf(steps);
+    this.#isFloating = false;
+    const question = this.steps.question();
     const [values = []] = question === undefined ? [] : await ask(from, question);
+    const replay = this.steps.replay(values);
     await ask(from, 'ROLLBACK');
     this.#checkHeld(from);
     this.#giveBack(from);
     const to = await this.#beginAnew(nodeId);
-    for (const text of replayOf(steps, values)) await ask(to, text);
+    for (const text of replay) await ask(to, text);
     this.#checkHeld(to);
     return to;
   }
@@ -510,11 +548,11 @@ export class Lease {
   async #beginAnew(nodeId: number): Promise<BackendConnection> {
     try {
       const connection = await this.#acquire(nodeId, false);
-      await ask(connection, this.#state.beginText);
+      await ask(connection, this.state.beginText);
       this.#checkHeld(connection);
       return connection;
     } catch (error) {
-      this.#state.transaction = 'failed';
+      this.state.transaction = 'failed';
       this.onReady();
       throw error;
     }
@@ -527,56 +565,30 @@ export class Lease {
   }
 
   async #readSettings(connection: BackendConnection): Promise<void> {
-    const names = [...this.#touched];
-    if (!names.includes('search_path')) names.push('search_path');
     this.#reading = true;
-    let values: (string | null)[];
-    try {
-      const list = names.map((name) => `pg_catalog.current_setting(${quoteLiteral(name)}, true)`);
-      [values = []] = await ask(connection, `SELECT ${list.join(', ')}`);
-    } catch {
-      this.#reading = false;
-      if (!connection.closed) this.#poolOf(connection).discard(connection);
+    const left = await readBack(connection, this.#touched).catch(() => undefined);
+    this.#reading = false;
+    if (!left) {
+      if (!connection.closed) this.backends.discard(connection);
       this.onFatal(connectionLost(connection.address.nodeName));
       return;
     }
-    this.#reading = false;
     if (this.connection !== connection) return;
-    const changes = new Map<string, string | undefined>();
-    names.forEach((name, i) => {
-      if (this.#touched.has(name)) changes.set(name, values[i] ?? undefined);
-    });
     this.#touched.clear();
     this.#searchPathStale = false;
-    const settings = this.#state.settings.with(changes);
-    connection.settings = connection.settings.with(changes);
-    this.#state.settings = settings;
-    this.#state.setSearchPath(values[names.indexOf('search_path')] ?? '');
+    connection.settings = connection.settings.with(left.changes);
+    this.state.settings = this.state.settings.with(left.changes);
+    this.state.setSearchPath(left.searchPath);
     this.onReady();
     this.#wakeDrained();
   }
 
   #giveBack(connection: BackendConnection): void {
+    const { tainted } = this;
     this.connection = undefined;
-    this.#floating = undefined;
+    this.tainted = false;
     this.onFree?.();
-    if (this.#own.get(connection.address.nodeId) === connection) {
-      // A client that did not read may have stopped it.
-      connection.resumeReading();
-      return;
-    }
-    if (this.tainted) {
-      this.tainted = false;
-      this.#discard(connection);
-    } else if (connection.quiet) this.#poolOf(connection).release(connection);
-    else if (connection.cancelsInFlight > 0) this.#settleAbandoned(connection);
-    else this.#poolOf(connection).discard(connection);
-  }
-
-  #poolOf(connection: BackendConnection): NodePool {
-    const pool = this.#state.context.pools.get(connection.address.nodeId);
-    assert(pool, 'a connection has a pool');
-    return pool;
+    this.backends.giveBack(connection, { discard: tainted });
   }
 
   #wakeDrained(): void {

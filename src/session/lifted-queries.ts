@@ -89,7 +89,13 @@ export class LiftedQueries {
     const bound = this.#execution.bind(shape.statement, this.#bind, frame.buffer);
     const { statement } = shape;
     if (bound instanceof Promise)
-      return { outcome: bound.then((done) => this.#send(place, text, lifted, { statement, bound: done })) };
+      return {
+        outcome: bound.then((done) =>
+          done ? this.#send(place, text, lifted, { statement, bound: done }) : this.#asItCame(text),
+        ),
+      };
+    // Several buckets after all.
+    if (!bound) return undefined;
     const write = this.#execution.mergeable(statement, bound);
     if (!write) return { outcome: this.#send(place, text, lifted, { statement, bound }) };
     const member = new CoalescedWrite({
@@ -155,7 +161,9 @@ export class LiftedQueries {
       only.unknownFunctions.length === 0 &&
       !only.needsPinBefore &&
       !only.outsideTransaction &&
-      only.placement.kind !== 'anywhere';
+      only.placement.kind !== 'anywhere' &&
+      only.placement.kind !== 'scattered' &&
+      only.placement.kind !== 'referenceWrite';
     if (!plain || !shapeIsSafe(text, lifted)) {
       shape.state = 'unsafe';
       return;
@@ -316,6 +324,11 @@ class LiftedAnswers implements ResponseSink {
       // Rows that were about to come have had their columns told.
       if (kind === Pending.execute && SELECTS.test(this.#text)) this.#passOn();
       this.#passedOn = true;
+    }
+    const victimOf = this.#c.lease.branches.waits.victimOf(reader);
+    if (victimOf) {
+      this.#c.responses.writeError(victimOf);
+      return;
     }
     const position = fields.get('P');
     if (position !== undefined)

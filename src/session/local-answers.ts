@@ -6,7 +6,8 @@ import type { StatementPlan } from '../plan/plan.ts';
 import { encodeCommandComplete, encodeNoData, encodeParameterDescription } from '../wire/backend.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
 import { type Conversation, type Deallocation, deallocated } from './conversation.ts';
-import { beginTag, noSavepoint } from './simple-protocol.ts';
+import { noSavepoint } from './missing-names.ts';
+import { beginTag } from './simple-protocol.ts';
 
 export class LocalAnswers {
   readonly #c: Conversation;
@@ -29,7 +30,7 @@ export class LocalAnswers {
    */
   answers(statement: StatementPlan | undefined, text: string): boolean {
     if (!statement) return false;
-    if (statement.command) return true;
+    if (statement.command || this.#c.control.answers(statement)) return true;
     const { state, lease } = this.#c;
     const [effect] = statement.effects;
     const busy = lease.connection !== undefined;
@@ -75,6 +76,12 @@ export class LocalAnswers {
       return this.#c.runCommand(statement).then((write) => {
         this.#c.inTurn({ write });
         return true;
+      });
+    }
+    if (this.#c.control.answers(statement)) {
+      return this.#c.control.execute(statement, text).then((tag) => {
+        if (!this.#c.lease.clientInBlock) this.#forgetPortals();
+        return this.#complete(tag);
       });
     }
     const [effect] = statement.effects;

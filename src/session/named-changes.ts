@@ -36,6 +36,21 @@ export class NamedChanges<T> {
     return [...this.#values.keys()];
   }
 
+  /** Takes those names away, to be settled together. */
+  removeAll(isMeant: (name: string) => boolean): { done(): void; undo(): void } {
+    const changes = this.names()
+      .filter(isMeant)
+      .map((name) => this.set(name, undefined));
+    return {
+      done: () => {
+        for (const change of changes) this.done(change);
+      },
+      undo: () => {
+        for (const change of changes) this.undo(change);
+      },
+    };
+  }
+
   /** `undefined` takes the name away. */
   set(name: string, value: T | undefined): NamedChange<T> {
     const change = { name, before: this.#values.get(name), batch: this.#batch, wake: undefined };

@@ -7,7 +7,7 @@ import type { BackendConnection } from '../backend/connection.ts';
 import type { ResponseSink } from '../backend/pending.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import { notSupported, objectError } from '../base/errors.ts';
-import { type Choice, choose, chooseNow } from '../execute/choose.ts';
+import { type Choice, choose, chooseNow, SCATTERED } from '../execute/choose.ts';
 import { describeStatement } from '../execute/describe.ts';
 import type { CachedQuery, Described } from '../execute/plan-cache.ts';
 import { OID } from '../pg/oid.ts';
@@ -46,11 +46,15 @@ export class PreparedExecution {
     this.#injected = new InjectedParse(conversation.responses);
   }
 
-  /** Chooses where it goes. A promise when a server has to be asked first. */
-  bind(statement: ClientStatement, view: BindView, buffer: Buffer): BoundStatement | Promise<BoundStatement> {
+  /** Chooses where it goes; undefined: to several buckets. A promise when a server has to be asked first. */
+  bind(
+    statement: ClientStatement,
+    view: BindView,
+    buffer: Buffer,
+  ): BoundStatement | undefined | Promise<BoundStatement | undefined> {
     const { plan } = statement.cached;
     const [only] = plan.statements;
-    if (only?.placement.kind !== 'keyed') {
+    if (!isOfLeaves(only)) {
       const shared = this.sharedOf(statement);
       const tag = { statement: shared, name: statement.name };
       return { shared, nodeId: this.nodeOf(only), tag, extra: undefined };
@@ -115,7 +119,14 @@ export class PreparedExecution {
   /** undefined: any node. */
   nodeOf(statement: StatementPlan | undefined): number | undefined {
     if (!statement) return this.#c.lease.connection ? undefined : this.#c.homeNodeId;
-    return statement.placement.kind === 'anywhere' ? undefined : this.#c.homeNodeId;
+    switch (statement.placement.kind) {
+      case 'anywhere':
+        return undefined;
+      case 'reference':
+        return this.#c.readingNodeId();
+      default:
+        return this.#c.homeNodeId;
+    }
   }
 
   /** The facts of a write that may be merged with others, if this one may, as things stand. */
@@ -129,7 +140,8 @@ export class PreparedExecution {
     return this.#c.memberOf(write);
   }
 
-  #bindKeyed(statement: ClientStatement, choice: Choice): BoundStatement {
+  #bindKeyed(statement: ClientStatement, choice: Choice): BoundStatement | undefined {
+    if (choice === SCATTERED) return undefined;
     const [{ bucket, ids }] = choice.statements as [Choice['statements'][0]];
     const { plan } = statement.cached;
     const { placement } = plan.statements[0]! as { placement: { kind: 'keyed' } & LeafPlacement };
@@ -182,6 +194,12 @@ export class PreparedExecution {
     leaves[choice.statements[0]!.bucket] = shared;
     return shared;
   }
+}
+
+/** Does the statement go to leaves, or to all copies of a table, and is so described on the home node? */
+export function isOfLeaves(statement: StatementPlan | undefined): boolean {
+  const kind = statement?.placement.kind;
+  return kind === 'keyed' || kind === 'scattered' || kind === 'referenceWrite';
 }
 
 type LeafPlacement = Extract<StatementPlan['placement'], { kind: 'keyed' }>;

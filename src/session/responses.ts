@@ -80,8 +80,6 @@ export class Responses implements ResponseSink {
   onVoid!: (error: PosternError | undefined) => void;
   /** The session can't go on. */
   onFatal!: (error: PosternError) => void;
-  /** The server waits for the rows of a COPY. */
-  onCopyIn!: () => void;
   /** Output is not read by the client, or is again. */
   onOutput!: () => void;
   readonly #state: ClientState;
@@ -89,6 +87,8 @@ export class Responses implements ResponseSink {
   /** Parameters were last compared with this connection at this version. */
   #toldBy: BackendConnection | undefined;
   #toldVersion = -1;
+  /** Since the client's last Sync, a message of the extended protocol has failed. */
+  pipelineFailed = false;
   #owedReady = 0;
   #settling: (() => void)[] = [];
   #copying: (() => void)[] = [];
@@ -148,8 +148,7 @@ export class Responses implements ResponseSink {
         return;
       case Backend.CopyInResponse:
         this.#state.copyIn = true;
-        if (kind === Pending.execute && this.#lease.connection)
-          this.owe(-this.#lease.connection.dropSyncsAfterHead());
+        if (this.#state.copiesAhead > 0) this.#state.copiesAhead--;
         break;
       case Backend.CommandComplete:
         this.#state.copyIn = false;
@@ -159,7 +158,6 @@ export class Responses implements ResponseSink {
         break;
     }
     this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
-    if (type === Backend.CopyInResponse) this.onCopyIn();
     if (kind !== Pending.query) request?.onDone?.();
     this.#checkCopying();
   }
@@ -194,6 +192,8 @@ export class Responses implements ResponseSink {
   onLost(connection: BackendConnection, cause: PosternError): void {
     // One that was given up is no loss.
     if (!this.#lease.has(connection)) return;
+    if (this.#lease.branches.onLost(connection, cause)) return;
+    const { implicit } = this.#lease.branches;
     const inBlock =
       connection.transactionStatus !== TransactionStatus.idle ||
       (connection === this.#lease.connection && this.#lease.clientInBlock);
@@ -210,13 +210,13 @@ export class Responses implements ResponseSink {
       return;
     }
     // With the outcome of a COMMIT unknown, the transaction is over either way.
-    if (inBlock && error.sqlState !== '08007') this.#state.transaction = 'failed';
+    if (inBlock && !implicit && error.sqlState !== '08007') this.#state.transaction = 'failed';
     const owed = this.owedReady;
     for (let i = 0; i < owed; i++) {
       this.writeError(error);
       encodeReadyForQuery(this.#state.output.writer, this.ownStatus());
     }
-    this.onVoid(unsynced ? error : undefined);
+    this.onVoid(unsynced || implicit ? error : undefined);
     this.owe(-owed);
     this.#checkCopying();
   }
@@ -263,6 +263,7 @@ export class Responses implements ResponseSink {
   onServerReady(request?: RequestTag): void {
     const { connection } = this.#lease;
     this.#state.copyIn = false;
+    this.pipelineFailed = false;
     if (connection) {
       if (connection !== this.#toldBy || connection.parametersVersion !== this.#toldVersion)
         this.#tellParameters(connection);
@@ -283,6 +284,7 @@ export class Responses implements ResponseSink {
     }
     const { connection } = this.#lease;
     const statement = request?.statement;
+    if (kind !== Pending.query && kind !== Pending.sync) this.pipelineFailed = true;
     if (kind !== Pending.query) request?.onFailed?.(false);
     if (statement && connection && isStalePlan(readErrorFields(reader))) {
       // The table has changed under a statement that was prepared before: the next one prepares it afresh.
@@ -296,6 +298,11 @@ export class Responses implements ResponseSink {
   /** A server's ErrorResponse to one of a request's messages, in the client's own terms. */
   writeServerError(frame: Frame, kind: PendingKind, request: RequestTag | undefined): void {
     const { writer } = this.#state.output;
+    const victimOf = this.#lease.branches.waits.victimOf(frame);
+    if (victimOf) {
+      encodeErrorResponse(writer, victimOf);
+      return;
+    }
     if (request?.leaf) {
       const fields = readErrorFields(frame);
       if (isMissingLeaf(fields, request.leaf)) void this.#state.context.catalog.refresh().catch(() => {});

@@ -38,7 +38,6 @@ export class Session {
   #outputStalled = false;
   /** What arrived while parked. */
   #early: Buffer | undefined;
-  #terminating = false;
   #backendStalled = false;
 
   constructor(options: { socket: Socket; reader: FrameReader; state: ClientState; onClosed: () => void }) {
@@ -61,7 +60,6 @@ export class Session {
       this.#extended.onVoid(error);
       this.#onFree();
     };
-    this.#responses.onCopyIn = () => this.#onCopyIn();
     this.#responses.onOutput = () => this.#checkOutput();
     this.#responses.onCopyFailed = () => {
       if (!this.#state.syncHeld) return;
@@ -85,6 +83,11 @@ export class Session {
 
   cancel(): Promise<void> {
     if (this.#conversation.cancelWrite()) return Promise.resolve();
+    this.#conversation.isCanceled = true;
+    if (this.#conversation.runningPieces) {
+      this.#conversation.runningPieces.cancel();
+      return Promise.resolve();
+    }
     return this.#lease.cancel();
   }
 
@@ -113,7 +116,7 @@ export class Session {
   #pump(): void {
     try {
       while (!this.#waiting && !this.#closed) {
-        if (this.#mustPause()) return;
+        if (this.#awaitsCopy() || this.#mustPause()) return;
         if (!this.#reader.next()) {
           if (this.#early) {
             const chunk = this.#early;
@@ -195,36 +198,41 @@ export class Session {
    * a pipeline without its Sync, a COPY without its rows.
    */
   #terminate(): Promise<void> | void {
-    this.#terminating = true;
     if (this.#lease.unsynced || this.#state.copyIn) this.#close();
     else return this.#lease.drained().then(() => this.#close());
   }
 
-  #onCopyIn(): void {
-    if (this.#terminating) this.#close();
-  }
-
   /** Outside of a COPY they are ignored, as PostgreSQL does after one has failed. */
-  #onCopyFrame(): void | Promise<void> {
+  #onCopyFrame(): void {
     const { connection } = this.#lease;
     if (!connection || this.#conversation.skipping) return;
     const state = this.#state;
-    if (!state.copyIn) {
-      if (connection.pendingCount === 0) return;
-      // They may belong to a COPY that is still on its way to the server.
-      connection.flushMessage();
-      return Promise.race([this.#responses.copyStarted(), this.#lease.drained()]).then(() => {
-        if (state.copyIn) return this.#onCopyFrame();
-      });
-    }
-    const { type } = this.#reader;
+    if (!state.copyIn) return;
     connection.copyFrames(this.#reader.buffer, this.#reader.start, this.#reader.end);
-    if (type === Frontend.CopyData) return;
-    state.copyIn = false;
     state.syncHeld = false;
+    if (this.#reader.type !== Frontend.CopyData) state.copyIn = false;
   }
 
-  /** PostgreSQL fails the COPY and goes on; here the session ends, since no driver does it. */
+  /**
+   * To a server that reads rows, what follows a COPY means something else than to one that has refused it: a Sync is nothing,
+   * and a Query the end of the connection. So it is not sent before that is known.
+   */
+  #awaitsCopy(): boolean {
+    const state = this.#state;
+    if (state.copiesAhead <= 0 || state.copyIn) return false;
+    this.#waiting = true;
+    // To be parked is to hear of a client that goes away.
+    this.#socket.resume();
+    this.#lease.connection?.flushMessage();
+    void this.#responses.copyStarted().then(() => {
+      // Answered, and none has begun.
+      if (!state.copyIn) state.copiesAhead = 0;
+      this.#unpark();
+    });
+    return true;
+  }
+
+  /** PostgreSQL ends the connection. */
   #checkCopy(type: number): void {
     if (!this.#state.copyIn) return;
     switch (type) {
@@ -287,6 +295,7 @@ export class Session {
   }
 
   #onDrain(): void {
+    this.#conversation.runningPieces?.resume();
     if (!this.#outputStalled) return;
     this.#outputStalled = false;
     this.#lease.connection?.resumeReading();
@@ -318,6 +327,9 @@ export class Session {
     if (this.#closed) return;
     this.#closed = true;
     // A write that is under way is carried out: taking it back would undo a batch, and so hold up the others in it.
+    // Pieces that wait for the client to read would wait for ever.
+    this.#conversation.runningPieces?.resume();
+    this.#conversation.runningPieces?.cancel();
     this.#lease.end();
     this.#state.output.end();
     // A client that neither reads nor closes is not waited for.

@@ -6,8 +6,8 @@
  */
 
 import type { BackendConnection } from '../backend/connection.ts';
-import { inFailedTransaction, notSupported, objectError, PosternError } from '../base/errors.ts';
-import { type Choice, choose, chooseNow } from '../execute/choose.ts';
+import { inFailedTransaction, notSupported, PosternError } from '../base/errors.ts';
+import { type Choice, choose, chooseNow, SCATTERED } from '../execute/choose.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import { rewriteQuery } from '../plan/rewrite.ts';
@@ -15,10 +15,13 @@ import { keywordOf, nextToken } from '../sql/scanner.ts';
 import { encodeCommandComplete, encodeEmptyQueryResponse, encodeReadyForQuery } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { readQueryText } from '../wire/frontend.ts';
+import { PipelineFailed } from './branches.ts';
 import type { Conversation, PARKED } from './conversation.ts';
 import { LiftedQueries } from './lifted-queries.ts';
+import { noSavepoint } from './missing-names.ts';
 import type { PreparedExecution } from './prepared-execution.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
+import { ScatteredStatements } from './scattered.ts';
 
 /** A text that fails in any server: sent where a transaction has to fail for a reason of the router's. */
 export const FAILING_TEXT = 'refused_by_postern';
@@ -26,9 +29,11 @@ export const FAILING_TEXT = 'refused_by_postern';
 export class SimpleProtocol {
   readonly #c: Conversation;
   readonly #lifted: LiftedQueries;
+  readonly #scattered: ScatteredStatements;
 
   constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
+    this.#scattered = new ScatteredStatements(conversation, execution);
     this.#lifted = new LiftedQueries({
       conversation,
       execution,
@@ -95,7 +100,18 @@ export class SimpleProtocol {
     const { state, lease } = this.#c;
     const { plan } = cached;
     const [first] = plan.statements;
+    this.#c.control.checkScript(plan);
+    if (lease.branches.implicit) {
+      return lease.branches.rollback().then(() => {
+        throw notSupported(
+          'a Query message inside a pipeline that has reached several nodes',
+          'Send Sync before it.',
+        );
+      });
+    }
     if (plan.statements.length === 1 && first) {
+      if (this.#c.control.answers(first))
+        return this.#c.control.execute(first, plan.text).then((tag) => this.#answer(tag));
       if (first.command) return this.#command(first);
       const effect = first.effects[0];
       if (effect && !lease.connection) {
@@ -136,6 +152,11 @@ export class SimpleProtocol {
   }
 
   #send(cached: CachedQuery, choice: Choice): void | Promise<void> {
+    if (choice === SCATTERED) {
+      const { text } = cached.plan;
+      const statement = { name: '', text, oids: [], cached, described: undefined };
+      return this.#scattered.query(statement).then(() => this.#ready());
+    }
     const connection = this.#c.lease.ensure(choice.nodeId);
     if (connection instanceof Promise)
       return connection.then((acquired) => this.#sendOn(acquired, cached, choice));
@@ -228,6 +249,10 @@ export class SimpleProtocol {
   /** The router's own error. Where a backend has the transaction, it has to fail there too. */
   #answerError(error: unknown): void {
     const { lease, responses, state } = this.#c;
+    if (error instanceof PipelineFailed) {
+      this.#c.skipping = true;
+      return;
+    }
     const { connection } = lease;
     if (
       connection &&
@@ -251,9 +276,4 @@ export function beginTag(text: string): string {
   if (/^\s*begin\b/i.test(text)) return 'BEGIN';
   const bytes = Buffer.from(text);
   return keywordOf(bytes, nextToken(bytes, 0)) === 'start' ? 'START TRANSACTION' : 'BEGIN';
-}
-
-/** In a transaction that failed before a node knew of it, or whose node was lost, there is none to go back to. */
-export function noSavepoint(name: string): PosternError {
-  return objectError('3B001', `savepoint "${name}" does not exist`);
 }

@@ -21,13 +21,15 @@ export class ClientState {
   /** What RESET goes back to: the start-up packet's settings. */
   readonly defaults: Settings;
   transaction: OwnTransaction = 'none';
-  /** The client's own BEGIN, options included, of the transaction that was virtual last; '': a backend has had another since. */
+  /** The client's own BEGIN, options included, of the transaction that began last. */
   beginText = '';
   /** ParameterStatus values that the client has been told. */
   readonly told = new Map<string, string>();
+  /** Sent and not begun yet: so many COPY FROM STDIN. */
+  copiesAhead = 0;
   /** The server reads COPY data, as far as is known, and the client has not ended them. */
   copyIn = false;
-  /** A Sync came while copyIn: the server ignores it there, unless the COPY has failed meanwhile. */
+  /** A Sync came while copyIn, and no row yet: the server ignores it, unless the COPY has failed before it reads any. */
   syncHeld = false;
   #settings: Settings;
   #searchPath: { readonly key: string; readonly schemas: readonly string[] };

@@ -336,6 +336,20 @@ export function readDataRowText(body: Body): (string | null)[] {
   return values;
 }
 
+/** The values as they are: copies, good for as long as they are wanted. */
+export function readDataRow(body: Body): (Buffer | null)[] {
+  cursor.open(body);
+  const count = cursor.uint16();
+  const values: (Buffer | null)[] = [];
+  for (let i = 0; i < count; i++) {
+    const valueBytes = cursor.int32();
+    const start = cursor.skip(Math.max(valueBytes, 0));
+    values.push(valueBytes < 0 ? null : Buffer.from(body.buffer.subarray(start, start + valueBytes)));
+  }
+  cursor.finish();
+  return values;
+}
+
 export function readRowDescription(body: Body): FieldDescription[] {
   cursor.open(body);
   const count = cursor.uint16();

@@ -286,10 +286,10 @@ export function encodeBindWithExtraParameters(
   writer.end();
 }
 
-/** A Bind whose tail (formats, values, result formats) was kept by bindTail(). The portal is the unnamed one. */
-export function encodeBindTail(writer: FrameWriter, statement: string, tail: Buffer): void {
+/** A Bind whose tail (formats, values, result formats) was kept by bindTail(). */
+export function encodeBindTail(writer: FrameWriter, statement: string, tail: Buffer, portal = ''): void {
   writer.begin(Frontend.Bind);
-  writer.uint8(0);
+  writer.cstring(portal);
   writer.cstring(statement);
   writer.bytes(tail, 0, tail.length);
   writer.end();
@@ -332,6 +332,65 @@ export function bindTail(view: BindView, buffer: Buffer, extra: readonly string[
     valuesEnd,
     format: view.uniformFormat === 1 && view.parameterCount > 0 ? -1 : view.uniformFormat,
   };
+}
+
+/**
+ * A Bind behind its two names, with those of the client's parameters alone that `indexes` names, in that order.
+ * `resultFormats`: one for each column; undefined: as the client wants them.
+ */
+export function bindTailOf(
+  view: BindView,
+  buffer: Buffer,
+  indexes: readonly number[],
+  resultFormats?: readonly (0 | 1)[],
+): Buffer {
+  const scratch = new FrameWriter(64 + 16 * indexes.length);
+  scratch.int16(indexes.length);
+  for (const index of indexes) scratch.int16(view.parameterFormat(index));
+  scratch.int16(indexes.length);
+  for (const index of indexes) {
+    const length = view.parameterLength(index);
+    const start = view.parameterStart(index);
+    scratch.int32(length);
+    if (length > 0) scratch.bytes(buffer, start, start + length);
+  }
+  if (resultFormats) {
+    scratch.int16(resultFormats.length);
+    for (const format of resultFormats) scratch.int16(format);
+  } else scratch.bytes(buffer, view.resultFormatsStart, view.resultFormatsEnd);
+  return scratch.take();
+}
+
+/** A value of a Bind: bytes of a buffer; null is SQL NULL. */
+export interface BoundValue {
+  readonly bytes: Buffer | null;
+  readonly format: 0 | 1;
+}
+
+/** A Bind behind its two names: these values, and behind them those of the client's parameters that `indexes` names. */
+export function bindTailOfValues(
+  values: readonly BoundValue[],
+  client: { readonly view: BindView; readonly buffer: Buffer; readonly indexes: readonly number[] },
+): Buffer {
+  const { view, buffer, indexes } = client;
+  const count = values.length + indexes.length;
+  const scratch = new FrameWriter(64 + 32 * count);
+  scratch.int16(count);
+  for (const { format } of values) scratch.int16(format);
+  for (const index of indexes) scratch.int16(view.parameterFormat(index));
+  scratch.int16(count);
+  for (const { bytes } of values) {
+    scratch.int32(bytes ? bytes.length : -1);
+    if (bytes) scratch.bytes(bytes, 0, bytes.length);
+  }
+  for (const index of indexes) {
+    const length = view.parameterLength(index);
+    const start = view.parameterStart(index);
+    scratch.int32(length);
+    if (length > 0) scratch.bytes(buffer, start, start + length);
+  }
+  scratch.bytes(buffer, view.resultFormatsStart, view.resultFormatsEnd);
+  return scratch.take();
 }
 
 /** One Bind with the values of several, which have equal formats: those of `tails[start]` to `tails[start + count − 1]`. */

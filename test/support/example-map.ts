@@ -1,5 +1,11 @@
 /** For tests of the planner: a map with a few sharded tables, and plans over it. */
-import { buildMap, type ClusterMap, type ColumnInfo, type ShardedTable } from '../../src/catalog/map.ts';
+import {
+  buildMap,
+  type ClusterMap,
+  type ColumnInfo,
+  type ReferenceTable,
+  type ShardedTable,
+} from '../../src/catalog/map.ts';
 import type { KeyTypeName } from '../../src/pg/hash/key-type.ts';
 import type { KeySource, QueryPlan, StatementPlan } from '../../src/plan/plan.ts';
 import { planQuery } from '../../src/plan/planner.ts';
@@ -58,7 +64,29 @@ export const EXAMPLE_MAP: ClusterMap = buildMap({
   ],
   homeNodeId: 1,
   tables: SPECS.map(exampleTable),
+  references: [
+    exampleReference('countries', 'code name'),
+    exampleReference('rates', 'id code rate total='),
+    { ...exampleReference('events', 'id name'), schema: 'other' },
+  ],
 });
+
+/** Column names; a name that ends in = is generated. */
+function exampleReference(name: string, columns: string): ReferenceTable {
+  return {
+    id: 100 + name.length,
+    schema: 'public',
+    name,
+    columns: columns.split(' ').map((column) => ({
+      name: column.replace('=', ''),
+      typeOid: 25,
+      typeText: 'text',
+      generated: column.endsWith('='),
+    })),
+    primaryKey: name === 'countries' ? ['code'] : [],
+    shadowSchemas: [],
+  };
+}
 
 export function planOf(text: string, searchPath: readonly string[] = ['app', 'public']): QueryPlan {
   return planQuery(text, { map: EXAMPLE_MAP, searchPath });

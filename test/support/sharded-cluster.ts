@@ -6,10 +6,10 @@ import { afterAll, beforeAll } from 'vitest';
 import type { ClusterMap, ShardedTable } from '../../src/catalog/map.ts';
 import { type CatalogIdentity, ensureCatalog, ensureNode } from '../../src/catalog/schema.ts';
 import { loadMap } from '../../src/catalog/store.ts';
-import type { DdlSession, ShardingContext } from '../../src/doors/sharded/context.ts';
+import type { DdlContext, DdlSession } from '../../src/ddl/context.ts';
 import type { RouterCommand } from '../../src/plan/plan.ts';
 import { ControlConnection } from '../../src/platform/control-connection.ts';
-import { isVersionInstalled, startTestServer, type TestServer } from './servers.ts';
+import { isVersionInstalled, startTestServer, type TestServer, type TestServerOptions } from './servers.ts';
 
 export const APP: DdlSession = { role: 'app', searchPath: '"$user", public' };
 
@@ -24,23 +24,27 @@ export class ShardedCluster {
   }
 
   /** The role of the control path. */
-  readonly #admin: string;
+  readonly admin: string;
+  readonly #server: TestServerOptions;
 
-  constructor(admin: string) {
-    this.#admin = admin;
+  constructor(admin: string, server: TestServerOptions = {}) {
+    this.admin = admin;
+    this.#server = server;
   }
 
   async start(count: number): Promise<void> {
     const old = (await isVersionInstalled(15)) ? 15 : 18;
     this.servers = await Promise.all(
-      Array.from({ length: count }, (_, i) => startTestServer({ version: i === 1 ? old : 18 })),
+      Array.from({ length: count }, (_, i) =>
+        startTestServer({ version: i === 1 ? old : 18, ...this.#server }),
+      ),
     );
     this.names = this.servers.map((_, i) => `n${i + 1}`);
     for (const server of this.servers) {
       await server.query('CREATE ROLE app LOGIN; CREATE ROLE reader; GRANT CREATE ON SCHEMA public TO app');
-      if (this.#admin === 'postgres') continue;
+      if (this.admin === 'postgres') continue;
       await server.query(
-        `CREATE ROLE ${this.#admin} LOGIN; GRANT app TO ${this.#admin}; GRANT CREATE ON DATABASE postgres TO ${this.#admin}`,
+        `CREATE ROLE ${this.admin} LOGIN; GRANT app TO ${this.admin}; GRANT CREATE ON DATABASE postgres TO ${this.admin}`,
       );
     }
     await this.prepare();
@@ -60,7 +64,7 @@ export class ShardedCluster {
   async open(index: number): Promise<ControlConnection> {
     return await ControlConnection.open({
       nodeName: this.names[index]!,
-      dsn: this.servers[index]!.dsn({ user: this.#admin }),
+      dsn: this.servers[index]!.dsn({ user: this.admin }),
     });
   }
 
@@ -103,7 +107,7 @@ export class ShardedCluster {
   }
 }
 
-export class TestRouter implements ShardingContext {
+export class TestRouter implements DdlContext {
   readonly nodes;
   readonly homeNodeId;
   readonly steps: string[] = [];

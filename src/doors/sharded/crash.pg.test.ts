@@ -5,9 +5,9 @@ import {
   type TestRouter,
   useShardedCluster,
 } from '../../../test/support/sharded-cluster.ts';
+import { dropTables } from '../../ddl/drop.ts';
+import { sweep } from '../../ddl/sweep.ts';
 import { createShardedTable } from './create.ts';
-import { dropShardedTables } from './drop.ts';
-import { sweep } from './sweep.ts';
 import { truncateShardedTables } from './truncate.ts';
 
 /** A router that dies after each step of SPEC.md, and another one that finds what is left. */
@@ -68,7 +68,7 @@ describe('a router that dies while it creates', () => {
       )
       .toBe('made');
     const table = await cluster.table('t_again');
-    await dropShardedTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
+    await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
     expect(await cluster.traces('t_again')).toEqual([]);
   });
 
@@ -86,11 +86,7 @@ describe('a router that dies while it creates', () => {
       } else {
         await createShardedTable(cluster.router(), createCommand('t_zombie', COLUMNS), APP);
         const table = await cluster.table('t_zombie');
-        await dropShardedTables(
-          cluster.router(),
-          { kind: 'dropTables', tables: [table], cascade: false },
-          APP,
-        );
+        await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
       }
       expect(await cluster.traces('t_zombie')).toEqual([]);
     }
@@ -121,7 +117,7 @@ describe('a router that dies while it creates', () => {
     await work;
     expect(swept).toEqual([]);
     const table = await cluster.table('t_alive');
-    await dropShardedTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
+    await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
   });
 });
 
@@ -133,14 +129,14 @@ describe('a router that dies while it drops', () => {
       const table = await cluster.table('t_drop');
       const before = await cluster.traces('t_drop');
       const command = { kind: 'dropTables', tables: [table], cascade: false } as const;
-      await expect(dropShardedTables(cluster.router(crashAt(step)), command, APP)).rejects.toThrow();
+      await expect(dropTables(cluster.router(crashAt(step)), command, APP)).rejects.toThrow();
       const undone = step === 'dropped, not committed';
       expect((await cluster.map()).tablesByName.has('t_drop')).toBe(undone);
       await sweepUntilClean();
       if (undone) {
         expect(await cluster.traces('t_drop')).toEqual(before);
         await expect
-          .poll(() => dropShardedTables(cluster.router(), command, APP).then(() => 'dropped', String))
+          .poll(() => dropTables(cluster.router(), command, APP).then(() => 'dropped', String))
           .toBe('dropped');
       }
       expect(await cluster.traces('t_drop')).toEqual([]);
@@ -156,6 +152,6 @@ describe('a router that dies while it truncates', () => {
     const failed = truncateShardedTables(cluster.router(crashAt(step)), command, APP);
     await expect(failed).rejects.toThrow(step === 'truncated on n1' ? 'committed on nodes n1' : 'crash');
     await truncateShardedTables(cluster.router(), command, APP);
-    await dropShardedTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
+    await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
   });
 });

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { APP, createCommand, useShardedCluster } from '../../../test/support/sharded-cluster.ts';
 import { leafName } from '../../catalog/map.ts';
+import { dropTables } from '../../ddl/drop.ts';
+import { sweep } from '../../ddl/sweep.ts';
 import { ServerError } from '../../platform/control-connection.ts';
 import { createShardedTable } from './create.ts';
-import { dropShardedTables } from './drop.ts';
-import { sweep } from './sweep.ts';
 import { truncateShardedTables } from './truncate.ts';
 
 const cluster = useShardedCluster(3);
@@ -320,14 +320,14 @@ describe('DROP and TRUNCATE', () => {
     await truncateShardedTables(cluster.router(), { kind: 'truncateTables', tables: [table] }, APP);
     expect((await fill('gone', 50)).reduce((a, b) => a + b)).toBe(50);
     const before = (await cluster.map()).epoch;
-    await dropShardedTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
+    await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
     expect(await cluster.traces('gone')).toEqual([]);
     expect((await cluster.map()).epoch).toBeGreaterThan(before);
     await createShardedTable(cluster.router(), createCommand('gone', 'id int8 PRIMARY KEY'), APP);
     const again = await cluster.table('gone');
     expect(again.buckets[0]!.generation).toBeGreaterThan(table.buckets[0]!.generation);
     const stale = await failure(
-      dropShardedTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP),
+      dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP),
     );
     expect(stale.sqlState).toBe('42P01');
   });
@@ -337,7 +337,7 @@ describe('DROP and TRUNCATE', () => {
     const table = await cluster.table('kept');
     const command = { kind: 'dropTables', tables: [table], cascade: false } as const;
     const foreign = await failure(
-      dropShardedTables(cluster.router(), command, { role: 'reader', searchPath: 'public' }),
+      dropTables(cluster.router(), command, { role: 'reader', searchPath: 'public' }),
     );
     expect(foreign.message).toBe('must be owner of table kept');
     const truncate = { kind: 'truncateTables', tables: [table] } as const;
@@ -346,10 +346,10 @@ describe('DROP and TRUNCATE', () => {
     );
     expect(noTruncate.sqlState).toBe('42501');
     await cluster.servers[2]!.query('CREATE VIEW on_kept AS SELECT * FROM kept');
-    const dependent = await failure(dropShardedTables(cluster.router(), command, APP));
+    const dependent = await failure(dropTables(cluster.router(), command, APP));
     expect(dependent.sqlState).toBe('2BP01');
     expect((await cluster.table('kept')).id).toBe(table.id);
-    await dropShardedTables(cluster.router(), { ...command, cascade: true }, APP);
+    await dropTables(cluster.router(), { ...command, cascade: true }, APP);
     expect(await cluster.traces('kept')).toEqual([]);
   });
 });

@@ -1,13 +1,14 @@
 /** CREATE TABLE … WITH (postern.door = 'sharded', postern.key = …). */
 import { notSupported, objectError } from '../../base/errors.ts';
+import type { DdlContext, DdlResult, DdlSession } from '../../ddl/context.ts';
+import { currentSchema } from '../../ddl/make.ts';
+import { findRelation } from '../../ddl/recorded.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
-import type { DdlResult, DdlSession, ShardingContext } from './context.ts';
-import { findRelation } from './face.ts';
-import { currentSchema, makeShardedTable, mergesOf } from './make.ts';
+import { makeShardedTable, mergesOf } from './make.ts';
 
 export async function createShardedTable(
-  context: ShardingContext,
+  context: DdlContext,
   command: Extract<RouterCommand, { kind: 'createShardedTable' }>,
   session: DdlSession,
 ): Promise<DdlResult> {

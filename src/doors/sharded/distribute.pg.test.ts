@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { APP, type TestRouter, useShardedCluster } from '../../../test/support/sharded-cluster.ts';
 import { leafName } from '../../catalog/map.ts';
+import { dropTables } from '../../ddl/drop.ts';
+import { sweep } from '../../ddl/sweep.ts';
 import { distributeTable } from './distribute.ts';
-import { dropShardedTables } from './drop.ts';
-import { sweep } from './sweep.ts';
 
 // A control role with no more rights than the documentation asks for.
 const cluster = useShardedCluster(3, 'manager');
@@ -139,7 +139,7 @@ describe('create_distributed_table', () => {
         await server.query(`SELECT has_schema_privilege('app', 'postern_leaves', 'CREATE') AS may`),
       ).toEqual([{ may: false }]);
     }
-    await dropShardedTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
+    await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
     expect(await cluster.traces('filled')).toEqual([]);
   });
 

@@ -3,24 +3,25 @@ import { objectError } from '../../base/errors.ts';
 import { readCoalescing } from '../../catalog/coalescing.ts';
 import { LEAF_SCHEMA } from '../../catalog/map.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
-import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
-import type { RouterCommand } from '../../plan/plan.ts';
-import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
 import {
   asAdmin,
   asClient,
+  type DdlContext,
   type DdlResult,
   type DdlSession,
   noSuchTable,
-  type ShardingContext,
-} from './context.ts';
-import { type PlainTable, readDefinition } from './definition.ts';
+} from '../../ddl/context.ts';
+import { type PlainTable, readDefinition } from '../../ddl/definition.ts';
+import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
+import type { RouterCommand } from '../../plan/plan.ts';
+import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
+import { readSequences } from './face.ts';
 import { makeShardedTable, mergesOf, type PreparedDefinition } from './make.ts';
 
 type DistributeCommand = Extract<RouterCommand, { kind: 'distributeTable' }>;
 
 export async function distributeTable(
-  context: ShardingContext,
+  context: DdlContext,
   command: DistributeCommand,
   session: DdlSession,
 ): Promise<DdlResult> {
@@ -41,7 +42,12 @@ async function prepare(
 ): Promise<PreparedDefinition> {
   const table = await lockTable(home, command, session);
   const name = quoteQualified(table.schema, table.name);
-  const definition = await readDefinition(home, table, command.key);
+  const sequences = await readSequences(home, table.oid);
+  const definition = await readDefinition(home, table, {
+    door: 'sharded',
+    keyColumn: command.key,
+    sequences: sequences.map((column) => column.name),
+  });
   await tryDrop(home, name);
   const found = await home.query<{ filled: boolean }>(`SELECT EXISTS (SELECT FROM ${name}) AS filled`);
   // Extended statistics keep their schema when their table moves, and their names would not be free.
@@ -55,7 +61,7 @@ async function prepare(
     schema: table.schema,
     name: table.name,
     statements: definition.statements,
-    sequences: definition.sequences,
+    sequences,
     storage: definition.storage,
     // The table keeps its owner, whoever shards it; all names in the statements are qualified.
     makeAs: { role: table.owner, searchPath: 'pg_catalog' },
@@ -95,7 +101,7 @@ async function lockTable(
   const table = rows[0];
   if (!table) throw noSuchTable(command.relation);
   if (!table.mayOwn) throw objectError('42501', `must be owner of table ${table.name}`);
-  if (table.tableId !== null) throw objectError('42P16', `table "${table.name}" is already sharded`);
+  if (table.tableId !== null) throw objectError('42P16', `table "${table.name}" has a door already`);
   if (table.kind !== 'rp' || table.systemSchema) {
     throw objectError(
       '42809',

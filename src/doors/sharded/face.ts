@@ -21,8 +21,10 @@ export interface Face {
   readonly owner: string;
   /** Columns whose values the router supplies: serial, identity, or a default of nextval. */
   readonly sequences: readonly SequenceColumn[];
-  /** Primary key, unique and exclusion constraints, with the index that comes with each. */
+  /** Primary key, unique and exclusion constraints, with the index that comes with each; and foreign keys. */
   readonly constraints: readonly { readonly name: string; readonly definition: string }[];
+  /** Names of those that are foreign keys: to reference tables. */
+  readonly foreignKeys: readonly string[];
   /** Indexes without a constraint; `tail` begins after the table's name. */
   readonly indexes: readonly { readonly name: string; readonly unique: boolean; readonly tail: string }[];
   readonly grants: readonly Grant[];
@@ -43,22 +45,6 @@ const TYPE_ID_MAX: ReadonlyMap<number, number> = new Map([
   [OID.int8, ID_MAX],
 ]);
 
-/** Undefined if there is no such relation. Runs as admin, with search_path pg_catalog, so that texts come out qualified. */
-export async function findRelation(
-  connection: ControlConnection,
-  schema: string,
-  name: string,
-): Promise<{ readonly oid: number; readonly tableId: number | null } | undefined> {
-  const rows = await connection.query<{ oid: number; tableId: number | null }>(
-    `SELECT c.oid AS oid, f.table_id AS "tableId"
-     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     LEFT JOIN postern_internal.local_tables f ON f.face = c.oid
-     WHERE n.nspname = $1 AND c.relname = $2`,
-    [schema, name],
-  );
-  return rows[0];
-}
-
 export async function describeFace(connection: ControlConnection, oid: number): Promise<Face> {
   const names = await connection.query<{ schema: string; name: string; owner: string }>(
     `SELECT n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner
@@ -67,9 +53,9 @@ export async function describeFace(connection: ControlConnection, oid: number): 
   );
   const name = names[0];
   assert(name, 'the face that was just made is in pg_class');
-  const constraints = await connection.query<{ name: string; definition: string }>(
-    `SELECT conname AS name, pg_get_constraintdef(oid) AS definition
-     FROM pg_constraint WHERE conrelid = $1 AND contype IN ('p', 'u', 'x') ORDER BY contype, conname`,
+  const constraints = await connection.query<{ name: string; definition: string; isForeign: boolean }>(
+    `SELECT conname AS name, pg_get_constraintdef(oid) AS definition, contype = 'f' AS "isForeign"
+     FROM pg_constraint WHERE conrelid = $1 AND contype IN ('p', 'u', 'x', 'f') ORDER BY contype, conname`,
     [oid],
   );
   const indexes = await connection.query<{ name: string; unique: boolean; tail: string }>(
@@ -96,6 +82,9 @@ export async function describeFace(connection: ControlConnection, oid: number): 
     ...name,
     sequences: await readSequences(connection, oid),
     constraints,
+    foreignKeys: constraints
+      .filter((constraint) => constraint.isForeign)
+      .map((constraint) => constraint.name),
     indexes,
     grants: grants.map((grant) => ({ ...grant, grantee: grant.grantee ?? undefined })),
   };

@@ -5,15 +5,15 @@
  */
 import { PosternError } from '../../base/errors.ts';
 import type { ShardedTable } from '../../catalog/map.ts';
+import { asClient, type DdlContext, type DdlResult, type DdlSession } from '../../ddl/context.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
-import { asClient, type DdlResult, type DdlSession, type ShardingContext } from './context.ts';
 import { leavesOn, onAllNodes } from './on-all-nodes.ts';
 
 type GrantCommand = Extract<RouterCommand, { kind: 'grantOnTables' }>;
 
 export async function grantOnShardedTables(
-  context: ShardingContext,
+  context: DdlContext,
   command: GrantCommand,
   session: DdlSession,
 ): Promise<DdlResult> {

@@ -8,6 +8,7 @@
  * Check constraints keep the face's names, since they are a table's own and not a schema's.
  */
 import { LEAF_SCHEMA, leafName } from '../../catalog/map.ts';
+import { storageClause } from '../../ddl/definition.ts';
 import { quoteIdentifier, quoteLiteral, quoteQualified } from '../../pg/identifier.ts';
 import type { Face } from './face.ts';
 
@@ -57,19 +58,17 @@ export function createLeafSql(face: Face, spec: LeafSpec): string {
   return statements.join(';\n');
 }
 
-function storageClause(storage: ReadonlyMap<string, string>): string {
-  if (storage.size === 0) return '';
-  const options = [...storage].map(([name, value]) => `${quoteIdentifier(name)} = ${quoteLiteral(value)}`);
-  return ` WITH (${options.join(', ')})`;
-}
-
 /**
- * Takes every privilege on the face away, the owner's too: a function or view that reaches the empty face then gets
+ * Takes the foreign keys of the face away, which its leaves have, and every privilege on it, the owner's too: a function or view that reaches the empty face then gets
  * 42501 and not an empty answer. Run last: making leaves LIKE the face needs SELECT on it.
  */
 export function closeFaceSql(face: Face): string {
   const grantees = new Set(['PUBLIC', quoteIdentifier(face.owner)]);
   for (const grant of face.grants)
     if (grant.grantee !== undefined) grantees.add(quoteIdentifier(grant.grantee));
-  return `REVOKE ALL ON ${quoteQualified(face.schema, face.name)} FROM ${[...grantees].join(', ')}`;
+  const name = quoteQualified(face.schema, face.name);
+  // The server checks a deletion of a referenced row against the face too, as its owner, who may not read it any more.
+  const dropped = face.foreignKeys.map((key) => `DROP CONSTRAINT ${quoteIdentifier(key)}`);
+  const drop = dropped.length > 0 ? `ALTER TABLE ${name} ${dropped.join(', ')};\n` : '';
+  return `${drop}REVOKE ALL ON ${name} FROM ${[...grantees].join(', ')}`;
 }

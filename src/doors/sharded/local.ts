@@ -4,14 +4,14 @@
  *
  * Invariant: see SPEC.md, 3: made and recorded together; only what is recorded is dropped.
  */
-import { assert } from '../../base/assert.ts';
 import { objectError } from '../../base/errors.ts';
 import { LEAF_SCHEMA } from '../../catalog/map.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
+import { asAdmin, asClient, type DdlSession } from '../../ddl/context.ts';
+import { findRelation } from '../../ddl/recorded.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
-import { asAdmin, asClient, type DdlSession } from './context.ts';
-import { describeFace, type Face, findRelation } from './face.ts';
+import { describeFace, type Face } from './face.ts';
 import { readShardKey, type ShardKey } from './key.ts';
 import { closeFaceSql, createLeafSql, qualifiedLeaf } from './leaf.ts';
 
@@ -95,49 +95,4 @@ export async function makeLeaves(
      SELECT $1, made.bucket, $2, made.leaf::regclass FROM unnest($3::int4[], $4::text[]) AS made (bucket, leaf)`,
     [tableId, generation, buckets, leaves],
   );
-}
-
-export interface RecordedTable {
-  readonly face: string;
-  readonly leaves: readonly string[];
-}
-
-/** Quoted, qualified names of what is recorded and still there; undefined if nothing is recorded. */
-export async function readRecorded(
-  connection: ControlConnection,
-  tableId: number,
-): Promise<RecordedTable | undefined> {
-  const rows = await connection.query<{ face: string | null; leaves: string[] }>(
-    `SELECT (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = f.face) AS face,
-       ARRAY(SELECT c.oid::regclass::text FROM ${INTERNAL_SCHEMA}.local_leaves l JOIN pg_class c ON c.oid = l.leaf
-             WHERE l.table_id = f.table_id ORDER BY l.bucket) AS leaves
-     FROM ${INTERNAL_SCHEMA}.local_tables f WHERE f.table_id = $1 FOR UPDATE`,
-    [tableId],
-  );
-  const row = rows[0];
-  if (!row) return undefined;
-  return { face: row.face ?? '', leaves: row.leaves };
-}
-
-/**
- * Drops what is recorded of a table on this node, and the record. As `session`'s role if given, so that PostgreSQL judges
- * its rights (the face is named first: its owner is who counts); else as the admin.
- */
-export async function dropRecorded(
-  connection: ControlConnection,
-  tableId: number,
-  options: { readonly session?: DdlSession; readonly cascade: boolean },
-): Promise<void> {
-  const recorded = await readRecorded(connection, tableId);
-  if (!recorded) return;
-  const names = recorded.face === '' ? recorded.leaves : [recorded.face, ...recorded.leaves];
-  if (options.session) await asClient(connection, options.session);
-  if (names.length > 0)
-    await connection.query(`DROP TABLE ${names.join(', ')}${options.cascade ? ' CASCADE' : ''}`);
-  if (options.session) await asAdmin(connection);
-  const deleted = await connection.query(
-    `DELETE FROM ${INTERNAL_SCHEMA}.local_tables WHERE table_id = $1 RETURNING table_id`,
-    [tableId],
-  );
-  assert(deleted.length === 1, 'the record was there a moment ago');
 }

@@ -7,27 +7,20 @@
  * Invariant: what may run a user's functions (checks, generated columns, indexes) runs with the table's owner's role.
  */
 import { LEAF_SCHEMA, type NodeInfo } from '../../catalog/map.ts';
-import { quoteIdentifier, quoteLiteral, quoteQualified } from '../../pg/identifier.ts';
-import type { ControlConnection } from '../../platform/control-connection.ts';
-import { copyRows } from '../../platform/copy-rows.ts';
 import {
   asAdmin,
   asClient,
+  type DdlContext,
   type DdlSession,
   otherNodes,
-  type ShardingContext,
   withConnection,
-} from './context.ts';
+} from '../../ddl/context.ts';
+import { ROW_COPY_SETTINGS, ROW_COPY_TIMEOUT_MS } from '../../ddl/row-copy.ts';
+import { quoteIdentifier, quoteLiteral, quoteQualified } from '../../pg/identifier.ts';
+import type { ControlConnection } from '../../platform/control-connection.ts';
+import { copyRows } from '../../platform/copy-rows.ts';
 import type { Face } from './face.ts';
 import { qualifiedLeaf } from './leaf.ts';
-
-/** How long the rows of one node may take. */
-const MOVE_TIMEOUT_MS = 4 * 3_600_000;
-/** Values must read on one server as they were written on the other. */
-const SETTINGS = `SET LOCAL statement_timeout = ${MOVE_TIMEOUT_MS};
-SET LOCAL idle_in_transaction_session_timeout = ${MOVE_TIMEOUT_MS};
-SET LOCAL datestyle = 'ISO'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1;
-SET LOCAL row_security = off`;
 
 export interface MoveRequest {
   /** Quoted and qualified. */
@@ -43,7 +36,7 @@ export interface MoveRequest {
 
 /** `home` has the transaction open in which the rows are still there. One node after the other. */
 export async function moveRows(
-  context: ShardingContext,
+  context: DdlContext,
   home: ControlConnection,
   request: MoveRequest,
 ): Promise<void> {
@@ -54,14 +47,14 @@ export async function moveRows(
     await withConnection(context, node.id, (connection) =>
       connection.transaction(async () => {
         const staging = await stage(connection, request, buckets);
-        await home.query(SETTINGS);
+        await home.query(ROW_COPY_SETTINGS);
         await asClient(home, ownerSession(request));
         await copyRows({
           source: home,
           sourceText: `COPY (SELECT ${columns} FROM ${request.from} WHERE ${inBuckets(request, buckets)}) TO STDOUT`,
           target: connection,
           targetText: `COPY ${staging} (${columns}) FROM STDIN`,
-          timeoutMs: MOVE_TIMEOUT_MS,
+          timeoutMs: ROW_COPY_TIMEOUT_MS,
         });
         await asAdmin(home);
         await unstage(connection, request, buckets, staging);
@@ -109,7 +102,7 @@ async function stage(
       `ALTER TABLE ${staging} ATTACH PARTITION ${qualifiedLeaf(request.face.name, bucket, request.generation)}
        FOR VALUES WITH (MODULUS ${request.nodeIds.length}, REMAINDER ${bucket})`,
   );
-  await connection.query(SETTINGS);
+  await connection.query(ROW_COPY_SETTINGS);
   await connection.query(`GRANT CREATE ON SCHEMA ${LEAF_SCHEMA} TO ${quoteIdentifier(request.owner)}`);
   await asClient(connection, ownerSession(request));
   await connection.query(

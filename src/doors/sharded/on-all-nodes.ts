@@ -4,12 +4,12 @@
  */
 import type { PosternError } from '../../base/errors.ts';
 import type { ShardedTable } from '../../catalog/map.ts';
+import { all, type DdlContext, noSuchTable, openTransactions, withConnection } from '../../ddl/context.ts';
+import { readRecorded } from '../../ddl/recorded.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
-import { all, noSuchTable, openTransactions, type ShardingContext, withConnection } from './context.ts';
-import { readRecorded } from './local.ts';
 
 export async function onAllNodes(options: {
-  readonly context: ShardingContext;
+  readonly context: DdlContext;
   /** As in "truncated": names the steps of tests that crash between them. */
   readonly done: string;
   readonly work: (connection: ControlConnection) => Promise<void>;

@@ -7,8 +7,8 @@ import { assert } from '../../base/assert.ts';
 import { BOUNDS } from '../../base/bounds.ts';
 import { invalidParameter, objectError } from '../../base/errors.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
+import type { DdlContext } from '../../ddl/context.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
-import type { ShardingContext } from './context.ts';
 
 const BUCKET_COUNT_DEFAULT = 32;
 const BUCKET_COUNT_MAX = BOUNDS.bucketsMax;
@@ -37,7 +37,7 @@ export function checkBucketCount(bucketCount: number | undefined): void {
 }
 
 export async function choosePlacement(
-  context: ShardingContext,
+  context: DdlContext,
   home: ControlConnection,
   request: PlacementRequest,
 ): Promise<Placement> {
@@ -94,7 +94,7 @@ async function groupOfTable(home: ControlConnection, request: PlacementRequest):
 
 /** Buckets go round the nodes in turn. */
 async function makeGroup(
-  context: ShardingContext,
+  context: DdlContext,
   home: ControlConnection,
   request: PlacementRequest,
   bucketCount: number,

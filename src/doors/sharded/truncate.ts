@@ -1,13 +1,13 @@
 /** TRUNCATE of sharded tables: all nodes in open transactions, then all commit (SPEC.md, Truncate). */
 import { PosternError } from '../../base/errors.ts';
 import type { ShardedTable } from '../../catalog/map.ts';
+import { asAdmin, asClient, type DdlContext, type DdlResult, type DdlSession } from '../../ddl/context.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
-import { asAdmin, asClient, type DdlResult, type DdlSession, type ShardingContext } from './context.ts';
 import { leavesOn, onAllNodes } from './on-all-nodes.ts';
 
 export async function truncateShardedTables(
-  context: ShardingContext,
+  context: DdlContext,
   command: Extract<RouterCommand, { kind: 'truncateTables' }>,
   session: DdlSession,
 ): Promise<DdlResult> {

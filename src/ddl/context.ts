@@ -1,23 +1,23 @@
 /**
- * What the DDL of sharded tables needs from the router, and the transactions it runs on nodes.
+ * What the DDL of tables with a door needs from the router, and the transactions it runs on nodes.
  *
  * Invariant: what a user's text or name decides runs with the user's own role and search_path, so that PostgreSQL itself
  * judges the rights; what Postern keeps for itself runs as the admin role with search_path pg_catalog.
  */
-import { assert } from '../../base/assert.ts';
-import { objectError, type PosternError } from '../../base/errors.ts';
-import type { ClusterMap, NodeInfo } from '../../catalog/map.ts';
-import { quoteIdentifier } from '../../pg/identifier.ts';
-import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
+import { assert } from '../base/assert.ts';
+import { objectError, type PosternError } from '../base/errors.ts';
+import type { ClusterMap, NodeInfo } from '../catalog/map.ts';
+import { quoteIdentifier } from '../pg/identifier.ts';
+import { type ControlConnection, ServerError } from '../platform/control-connection.ts';
 
-export interface ShardingContext {
+export interface DdlContext {
   readonly nodes: readonly NodeInfo[];
   readonly homeNodeId: number;
   /** A fresh connection of the control path, closed by the caller. */
   connect(nodeId: number): Promise<ControlConnection>;
   /** Loads the map, so that this router knows a change before its client hears of it. */
   refresh(): Promise<ClusterMap>;
-  /** Called after each durable step of SPEC.md, with its name. A test throws here. */
+  /** Called after each durable step of doors/sharded/SPEC.md, with its name. A test throws here. */
   readonly afterStep?: (step: string) => void;
 }
 
@@ -32,19 +32,19 @@ export interface DdlResult {
   readonly notices: readonly { readonly sqlState: string; readonly message: string }[];
 }
 
-export function homeNode(context: ShardingContext): NodeInfo {
+export function homeNode(context: DdlContext): NodeInfo {
   const home = context.nodes.find((node) => node.id === context.homeNodeId);
   assert(home, 'the home node is among the nodes');
   return home;
 }
 
-export function otherNodes(context: ShardingContext): readonly NodeInfo[] {
+export function otherNodes(context: DdlContext): readonly NodeInfo[] {
   return context.nodes.filter((node) => node.id !== context.homeNodeId);
 }
 
 /** Opens a connection for `work` and closes it after, whatever happens; what is open in it is undone. */
 export async function withConnection<T>(
-  context: ShardingContext,
+  context: DdlContext,
   nodeId: number,
   work: (connection: ControlConnection) => Promise<T>,
 ): Promise<T> {
@@ -81,7 +81,7 @@ export async function all<T>(work: readonly Promise<T>[]): Promise<T[]> {
 }
 
 /** A transaction open on each node but the home, closed by the caller; all or none. */
-export async function openTransactions(context: ShardingContext): Promise<ControlConnection[]> {
+export async function openTransactions(context: DdlContext): Promise<ControlConnection[]> {
   const opened = await Promise.allSettled(otherNodes(context).map((node) => context.connect(node.id)));
   const connections: ControlConnection[] = [];
   for (const result of opened) if (result.status === 'fulfilled') connections.push(result.value);

@@ -1,24 +1,25 @@
-/** DROP TABLE of sharded tables: the steps 4 to 7 of SPEC.md. */
-import { outcomeUnknown } from '../../base/errors.ts';
-import type { ShardedTable } from '../../catalog/map.ts';
-import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../../catalog/schema.ts';
-import type { RouterCommand } from '../../plan/plan.ts';
-import type { ControlConnection } from '../../platform/control-connection.ts';
+/** DROP TABLE of tables with a door: the steps 4 to 7 of doors/sharded/SPEC.md, whichever door it is. */
+import { outcomeUnknown } from '../base/errors.ts';
+import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../catalog/schema.ts';
+import type { RouterCommand } from '../plan/plan.ts';
+import type { ControlConnection } from '../platform/control-connection.ts';
 import {
   all,
+  type DdlContext,
   type DdlResult,
   type DdlSession,
   noSuchTable,
   openTransactions,
-  type ShardingContext,
   withConnection,
 } from './context.ts';
-import { dropRecorded } from './local.ts';
+import { dropRecorded } from './recorded.ts';
 import { deleteRow } from './sweep.ts';
 
-export async function dropShardedTables(
-  context: ShardingContext,
-  command: Extract<RouterCommand, { kind: 'dropTables' }>,
+type DropCommand = Extract<RouterCommand, { kind: 'dropTables' }>;
+
+export async function dropTables(
+  context: DdlContext,
+  command: DropCommand,
   session: DdlSession,
 ): Promise<DdlResult> {
   // In order of their ids, as every router does: two drops of the same tables wait for one another and never in a ring.
@@ -34,7 +35,8 @@ export async function dropShardedTables(
         // Nobody joins the table's group while it may go with its last table.
         await home.query(`SELECT ${PLACEMENT_LOCK}`);
         for (const connection of [home, ...others]) {
-          for (const table of tables) await dropRecorded(connection, table.id, options);
+          // The youngest first: a table is younger than those that it references.
+          for (const table of tables.toReversed()) await dropRecorded(connection, table.id, options);
         }
         context.afterStep?.('dropped, not committed');
         await markDropping(catalog, tables);
@@ -62,7 +64,7 @@ export async function dropShardedTables(
 }
 
 /** Tells that this router is at work on the tables (SPEC.md, 5), and that they are still there. */
-async function lockTables(catalog: ControlConnection, tables: readonly ShardedTable[]): Promise<void> {
+async function lockTables(catalog: ControlConnection, tables: DropCommand['tables']): Promise<void> {
   for (const table of tables) {
     await catalog.query(`SELECT pg_advisory_lock(${TABLE_LOCK_KEY})`, [table.id]);
     const rows = await catalog.query(
@@ -73,7 +75,7 @@ async function lockTables(catalog: ControlConnection, tables: readonly ShardedTa
   }
 }
 
-async function markDropping(catalog: ControlConnection, tables: readonly ShardedTable[]): Promise<void> {
+async function markDropping(catalog: ControlConnection, tables: DropCommand['tables']): Promise<void> {
   const ids = tables.map((table) => table.id);
   await catalog.transaction(async () => {
     await catalog.query(

@@ -2,13 +2,13 @@
  * Cleans up what routers that are gone have left half made or half dropped (SPEC.md, 5 and 6). Any router may do so at any
  * time, several at once.
  */
-import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../../catalog/schema.ts';
-import type { ControlConnection } from '../../platform/control-connection.ts';
-import { all, homeNode, otherNodes, type ShardingContext, withConnection } from './context.ts';
-import { dropRecorded } from './local.ts';
+import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../catalog/schema.ts';
+import type { ControlConnection } from '../platform/control-connection.ts';
+import { all, type DdlContext, homeNode, otherNodes, withConnection } from './context.ts';
+import { dropRecorded } from './recorded.ts';
 
 /** Returns the ids of the tables that were cleaned up. Throws if a node can't be reached; what is left stays for later. */
-export async function sweep(context: ShardingContext): Promise<readonly number[]> {
+export async function sweep(context: DdlContext): Promise<readonly number[]> {
   return await withConnection(context, homeNode(context).id, async (home) => {
     const swept: number[] = [];
     const unfinished = await home.query<{ id: number }>(
@@ -38,7 +38,7 @@ export async function needsSweep(home: ControlConnection): Promise<boolean> {
 
 /** The lock is taken by who calls, and kept until the row is as it should be. */
 export async function finishDropping(
-  context: ShardingContext,
+  context: DdlContext,
   home: ControlConnection,
   tableId: number,
 ): Promise<void> {
@@ -75,11 +75,7 @@ export async function deleteRow(home: ControlConnection, tableId: number): Promi
   if (row.was_seen) await bumpEpoch(home);
 }
 
-async function sweepTable(
-  context: ShardingContext,
-  home: ControlConnection,
-  tableId: number,
-): Promise<boolean> {
+async function sweepTable(context: DdlContext, home: ControlConnection, tableId: number): Promise<boolean> {
   if (!(await tryLock(home, tableId))) return false;
   try {
     // Read again under the lock: whoever held it until now may have finished.
@@ -96,7 +92,7 @@ async function sweepTable(
 }
 
 async function sweepRubbish(
-  context: ShardingContext,
+  context: DdlContext,
   home: ControlConnection,
   nodeId: number,
 ): Promise<readonly number[]> {

@@ -1,18 +1,19 @@
 /**
- * Writes down the definition of a plain table, from PostgreSQL's own catalog, as the statements that make the face of the
- * same name: columns, defaults, generated columns, constraints, indexes, extended statistics, comments, grants.
+ * Writes down the definition of a plain table, from PostgreSQL's own catalog, as the statements that make a table of the same
+ * name on another node, or its face: columns, defaults, generated columns, constraints, indexes, extended statistics, comments,
+ * grants.
  *
- * Invariant: what would be lost on the way (foreign keys, triggers, policies, …) is refused, never dropped silently.
+ * Invariant: what would be lost on the way (triggers, policies, …) is refused, never dropped silently.
  */
-import { notSupported, type PosternError } from '../../base/errors.ts';
-import { quoteIdentifier, quoteLiteral, quoteQualified } from '../../pg/identifier.ts';
-import { OID } from '../../pg/oid.ts';
-import type { ControlConnection } from '../../platform/control-connection.ts';
-import { readSequences, type SequenceColumn } from './face.ts';
+import { notSupported, type PosternError } from '../base/errors.ts';
+import { GUARD_TRIGGER } from '../catalog/reference-guard.ts';
+import { INTERNAL_SCHEMA } from '../catalog/schema.ts';
+import { quoteIdentifier, quoteLiteral, quoteQualified } from '../pg/identifier.ts';
+import { OID } from '../pg/oid.ts';
+import type { ControlConnection } from '../platform/control-connection.ts';
 
 export interface TableDefinition {
   readonly statements: readonly string[];
-  readonly sequences: readonly SequenceColumn[];
   readonly storage: ReadonlyMap<string, string>;
   /** Quoted, qualified names of its extended statistics. */
   readonly statistics: readonly string[];
@@ -32,24 +33,31 @@ export interface PlainTable {
   readonly name: string;
 }
 
-/** Runs with search_path pg_catalog, so that all names come out qualified. */
+/** As whose definition it is needed. */
+export type DefinitionUse =
+  /** A face: partitioned by the hash of the key. `sequences` are the columns whose values the router supplies. */
+  | { readonly door: 'sharded'; readonly keyColumn: string; readonly sequences: readonly string[] }
+  /** A copy: its rows come with all their values, so that its own defaults matter to nobody who writes. */
+  | { readonly door: 'reference' };
+
+/** Runs on home with search_path pg_catalog, so that all names come out qualified. */
 export async function readDefinition(
   connection: ControlConnection,
   table: PlainTable,
-  keyColumn: string,
+  use: DefinitionUse,
 ): Promise<TableDefinition> {
-  await refuseWhatWouldBeLost(connection, table);
-  const sequences = await readSequences(connection, table.oid);
+  await refuseWhatWouldBeLost(connection, table, use);
   const columns = await readColumns(connection, table.oid);
-  const parts = columns.map((column) => columnText(column, sequences));
+  const parts = columns.map((column) => columnText(column, use));
   const constraints = await connection.query<{ text: string }>(
     `SELECT format('CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)) AS text FROM pg_constraint
-     WHERE conrelid = $1 AND contype IN ('p', 'u', 'c', 'x') ORDER BY contype, conname`,
+     WHERE conrelid = $1 AND contype IN ('p', 'u', 'c', 'x', 'f') ORDER BY contype, conname`,
     [table.oid],
   );
   parts.push(...constraints.map((constraint) => constraint.text));
   const name = quoteQualified(table.schema, table.name);
-  const create = `CREATE TABLE ${name} (${parts.join(', ')}) PARTITION BY HASH (${quoteIdentifier(keyColumn)})`;
+  const storage = await readStorage(connection, table.oid);
+  const create = `CREATE TABLE ${name} (${parts.join(', ')})${tableClause(use, storage)}`;
   const statistics = await connection.query<{ name: string }>(
     `SELECT format('%I.%I', n.nspname, s.stxname) AS name
      FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = $1`,
@@ -58,10 +66,23 @@ export async function readDefinition(
   return {
     statistics: statistics.map((row) => row.name),
     statements: [create, ...(await readExtras(connection, table.oid, name))],
-    sequences,
-    storage: await readStorage(connection, table.oid),
+    storage,
     columns: columns.filter((column) => column.generated === '').map((column) => column.name),
   };
+}
+
+/** A face has no storage of its own: its leaves have the parameters. */
+function tableClause(use: DefinitionUse, storage: ReadonlyMap<string, string>): string {
+  return use.door === 'sharded'
+    ? ` PARTITION BY HASH (${quoteIdentifier(use.keyColumn)})`
+    : storageClause(storage);
+}
+
+/** Storage parameters, e.g. fillfactor, as a WITH clause. */
+export function storageClause(storage: ReadonlyMap<string, string>): string {
+  if (storage.size === 0) return '';
+  const options = [...storage].map(([name, value]) => `${quoteIdentifier(name)} = ${quoteLiteral(value)}`);
+  return ` WITH (${options.join(', ')})`;
 }
 
 interface ColumnRow {
@@ -92,10 +113,14 @@ async function readColumns(connection: ControlConnection, oid: number): Promise<
   );
 }
 
-function columnText(column: ColumnRow, sequences: readonly SequenceColumn[]): string {
+function columnText(column: ColumnRow, use: DefinitionUse): string {
   const collation = column.collation === null ? '' : ` COLLATE ${column.collation}`;
   const notNull = column.notNull ? ' NOT NULL' : '';
-  const serial = sequences.some((sequence) => sequence.name === column.name) && column.identity === '';
+  const serial = column.identity === '' && takesSequence(column, use);
+  if (serial && !column.ownsSequence && use.door === 'reference') {
+    // The sequence is on home, where each new row is made.
+    return `${quoteIdentifier(column.name)} ${column.type}${collation}${notNull}`;
+  }
   if (serial && !column.ownsSequence) {
     throw notSupported(
       `column "${column.name}" takes its default from a sequence that is not its own`,
@@ -105,13 +130,20 @@ function columnText(column: ColumnRow, sequences: readonly SequenceColumn[]): st
   const type = (serial ? SERIAL_TYPES.get(column.typeOid) : undefined) ?? column.type;
   let rest = '';
   if (column.identity !== '') {
-    rest = ` GENERATED ${column.identity === 'a' ? 'ALWAYS' : 'BY DEFAULT'} AS IDENTITY`;
+    // A copy takes the values that the home node has given.
+    const always = column.identity === 'a' && use.door === 'sharded';
+    rest = ` GENERATED ${always ? 'ALWAYS' : 'BY DEFAULT'} AS IDENTITY`;
   } else if (column.generated !== '') {
     rest = ` GENERATED ALWAYS AS (${column.expression}) ${column.generated === 's' ? 'STORED' : 'VIRTUAL'}`;
   } else if (!serial && column.expression !== null) {
     rest = ` DEFAULT ${column.expression}`;
   }
   return `${quoteIdentifier(column.name)} ${type}${collation}${rest}${notNull}`;
+}
+
+function takesSequence(column: ColumnRow, use: DefinitionUse): boolean {
+  if (use.door === 'sharded') return use.sequences.includes(column.name);
+  return column.generated === '' && /\bnextval\(/.test(column.expression ?? '');
 }
 
 async function readExtras(connection: ControlConnection, oid: number, name: string): Promise<string[]> {
@@ -151,12 +183,24 @@ async function readStorage(connection: ControlConnection, oid: number): Promise<
   return new Map(rows.map((row) => [row.name, row.value]));
 }
 
-async function refuseWhatWouldBeLost(connection: ControlConnection, table: PlainTable): Promise<void> {
+/** Foreign keys that hold on each node: to reference tables, or (of a reference table) to itself. */
+const FOREIGN_KEYS_ELSEWHERE = `EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND k.conrelid = $1
+  AND NOT ($2 = 'reference' AND k.confrelid = k.conrelid)
+  AND NOT EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.local_tables l JOIN ${INTERNAL_SCHEMA}.tables t USING (table_id)
+    WHERE l.face = k.confrelid AND t.door = 'reference'))`;
+
+async function refuseWhatWouldBeLost(
+  connection: ControlConnection,
+  table: PlainTable,
+  { door }: DefinitionUse,
+): Promise<void> {
   const rows = await connection.query<{ what: string }>(
     `SELECT what FROM (
-       SELECT 'foreign keys' AS what, EXISTS (SELECT FROM pg_constraint
-         WHERE contype = 'f' AND $1::oid IN (conrelid, confrelid)) AS found
-       UNION ALL SELECT 'triggers', EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal)
+       SELECT 'foreign keys to tables that are not reference tables' AS what, ${FOREIGN_KEYS_ELSEWHERE} AS found
+       UNION ALL SELECT 'foreign keys of other tables that reference it', $2 = 'sharded' AND EXISTS (SELECT FROM pg_constraint
+         WHERE contype = 'f' AND confrelid = $1)
+       UNION ALL SELECT 'triggers', EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
+         AND tgname <> '${GUARD_TRIGGER}')
        UNION ALL SELECT 'rules', EXISTS (SELECT FROM pg_rewrite WHERE ev_class = $1)
        UNION ALL SELECT 'row-level security', c.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = $1)
          FROM pg_class c WHERE c.oid = $1
@@ -165,14 +209,15 @@ async function refuseWhatWouldBeLost(connection: ControlConnection, table: Plain
          WHERE attrelid = $1 AND attacl IS NOT NULL)
        UNION ALL SELECT 'a composite type', reloftype <> 0 FROM pg_class WHERE oid = $1
      ) checks WHERE found`,
-    [table.oid],
+    [table.oid, door],
   );
-  if (rows.length > 0) throw cannotShard(table.name, rows.map((row) => row.what).join(', '));
+  if (rows.length > 0) throw cannotHaveDoor(table.name, door, rows.map((row) => row.what).join(', '));
 }
 
-function cannotShard(name: string, what: string): PosternError {
+function cannotHaveDoor(name: string, door: DefinitionUse['door'], what: string): PosternError {
+  const become = door === 'sharded' ? 'be sharded' : 'be a reference table';
   return notSupported(
-    `table "${name}" cannot be sharded as it is`,
+    `table "${name}" cannot ${become} as it is`,
     'Drop them first, or leave the table on its home node.',
     `It has ${what}.`,
   );

@@ -1,0 +1,153 @@
+/**
+ * Rows that were read on one node, on their way to the buckets that they belong to: which of their columns go where, in
+ * what form, and the INSERTs of one batch.
+ *
+ * Values keep their type: a parameter is declared with the type that the query gave it, so that the INSERT converts it as
+ * INSERT … SELECT would. Those of common built-in types travel in binary, exact whatever the session's settings; the shard
+ * key and all others as text.
+ */
+import { notSupported, PosternError } from '../base/errors.ts';
+import type { ShardedTable } from '../catalog/map.ts';
+import { LEAF_SCHEMA, leafName } from '../catalog/map.ts';
+import { isComparable } from '../pg/hash/bucket.ts';
+import { quoteIdentifier, quoteQualified } from '../pg/identifier.ts';
+import { OID } from '../pg/oid.ts';
+import type { KeySource, QueryPlan } from '../plan/plan.ts';
+import { textOfReplacement } from '../plan/rewrite.ts';
+import type { RowTarget } from '../plan/scatter.ts';
+import { assemble } from '../plan/scatter-text.ts';
+import type { BindView, BoundValue } from '../wire/frontend.ts';
+import { bindTailOfValues } from '../wire/frontend.ts';
+import { inOrder, nodeOf, positionMapper } from './scatter.ts';
+
+/** Types whose binary form means the same on every node and in every session. */
+const BINARY_TYPES = new Set<number>([
+  ...[OID.bool, OID.bytea, OID.int2, OID.int4, OID.int8, OID.text, OID.varchar, OID.float4, OID.float8],
+  ...[OID.date, OID.timestamp, OID.timestamptz, OID.interval, OID.numeric, OID.uuid],
+]);
+
+const PARAMETERS_MAX = 0xffff;
+
+/** The columns of rows on their way. */
+export class RowShape {
+  readonly table: ShardedTable;
+  /** The target's columns, in the order of the rows' values. */
+  readonly columns: readonly string[];
+  /** Their types as parameters; 0: the target's. */
+  readonly oids: readonly number[];
+  /** How the rows are read. */
+  readonly formats: readonly (0 | 1)[];
+  /** Columns behind those, that the router gives ids for. */
+  readonly supplied: readonly { readonly name: string; readonly typeOid: number }[];
+  readonly #keyAt: number;
+
+  /** `given`: undefined: the table's first columns. `untyped`: indexes of values that are the target's type, as text. */
+  constructor(options: {
+    table: ShardedTable;
+    given: readonly string[] | undefined;
+    typeOids: readonly number[];
+    untyped: ReadonlySet<number>;
+  }) {
+    const { table, typeOids, untyped } = options;
+    this.table = table;
+    const given = options.given ?? table.columns.slice(0, typeOids.length).map(({ name }) => name);
+    if (given.length !== typeOids.length) throw moreColumns(given.length < typeOids.length);
+    const supplied = table.columns.filter(({ name, sequence }) => sequence && !given.includes(name));
+    const key = table.keyColumn;
+    this.supplied = supplied;
+    this.columns = [...given, ...supplied.map(({ name }) => name)];
+    this.#keyAt = this.columns.indexOf(key);
+    this.oids = [
+      ...typeOids.map((oid, index) => (untyped.has(index) ? OID.unspecified : oid)),
+      ...supplied.map(({ typeOid }) => typeOid),
+    ];
+    this.formats = typeOids.map((oid, index) =>
+      BINARY_TYPES.has(oid) && !untyped.has(index) && index !== this.#keyAt ? 1 : 0,
+    );
+    const keyOid = this.oids[this.#keyAt];
+    if (keyOid === undefined || !isComparable(table.keyType, keyOid)) {
+      throw notSupported(
+        `the shard key "${key}" of table "${table.schema}.${table.name}" is given as a value of another type`,
+        `Cast it in the query to ${table.keyTypeText}.`,
+      );
+    }
+  }
+
+  /** So many rows fit into one statement. */
+  get rowsMax(): number {
+    return Math.max(1, Math.floor(PARAMETERS_MAX / 2 / this.columns.length));
+  }
+
+  /** Where the row's key comes from, for the choice of its bucket. */
+  keyOf(row: readonly (Buffer | null)[]): KeySource {
+    const value = row[this.#keyAt];
+    return { kind: 'literal', text: value ? value.toString() : null };
+  }
+
+  valueOf(row: readonly (Buffer | null)[], column: number): BoundValue {
+    return { bytes: row[column] ?? null, format: this.formats[column] ?? 0 };
+  }
+}
+
+export interface BatchPiece {
+  readonly nodeId: number;
+  readonly bucket: number;
+  readonly text: string;
+  readonly parameterOids: readonly number[];
+  readonly tail: Buffer;
+  readonly mapPosition: (position: number) => number;
+}
+
+/** The INSERTs of a batch of rows, one for each bucket. `client`: the statement's own parameters and result formats. */
+export function piecesOfBatch(options: {
+  shape: RowShape;
+  rows: readonly (readonly (Buffer | null)[])[];
+  /** Of each row. */
+  buckets: readonly number[];
+  target: RowTarget;
+  plan: QueryPlan;
+  client: { readonly view: BindView; readonly buffer: Buffer; readonly oids: readonly number[] };
+}): BatchPiece[] {
+  const { shape, rows, buckets, target, plan, client } = options;
+  const { table } = shape;
+  return inOrder(table, buckets).map((bucket) => {
+    const chosen = rows.filter((_, row) => buckets[row] === bucket);
+    const count = shape.columns.length;
+    const values = chosen.flatMap((row) => shape.columns.map((_, column) => shape.valueOf(row, column)));
+    const leaf = leafName(table.name, bucket, table.buckets[bucket]!.generation);
+    const tuples = chosen.map(
+      (_, row) => `(${shape.columns.map((__, i) => `$${row * count + i + 1}`).join(', ')})`,
+    );
+    const head =
+      `INSERT INTO ${quoteQualified(LEAF_SCHEMA, leaf)} AS ${quoteIdentifier(target.alias)} ` +
+      `(${shape.columns.map(quoteIdentifier).join(', ')}) VALUES ${tuples.join(', ')} `;
+    const tail = assemble(
+      target.tail,
+      (replacement) => textOfReplacement(replacement, { bucket, ids: [] }),
+      values.length + 1,
+    );
+    const headLength = [...head].length;
+    const map = positionMapper(plan, tail);
+    return {
+      nodeId: nodeOf(table, bucket),
+      bucket,
+      text: head + tail.text,
+      parameterOids: [
+        ...chosen.flatMap(() => shape.oids),
+        ...tail.parameters.map((index) => client.oids[index] ?? OID.unspecified),
+      ],
+      tail: bindTailOfValues(values, { ...client, indexes: tail.parameters }),
+      // An error of a value has its place in no text of the client's.
+      mapPosition: (position) => (position > headLength ? map(position - headLength) : 1),
+    };
+  });
+}
+
+function moreColumns(inQuery: boolean): PosternError {
+  return new PosternError({
+    sqlState: '42601',
+    message: inQuery
+      ? 'INSERT has more expressions than target columns'
+      : 'INSERT has more target columns than expressions',
+  });
+}

@@ -1,0 +1,564 @@
+/**
+ * The client's transaction over several nodes. `lease.connection` is its current branch; the others are set aside here, in
+ * their transaction blocks, with nothing pending. A transaction of one node never comes this way.
+ *
+ *   one node ──a statement for another: join()──▶ several ──COMMIT, or Sync of an implicit one: commit()──▶ over
+ *   no node ───a statement for several: enlist()──▶ several ──ROLLBACK, or a failed implicit one: rollback()──▶ over
+ *                                                     │ └─ SAVEPOINT, RELEASE, ROLLBACK TO: control(), on all branches
+ *                                                     └─ a branch is lost: abandon(): all others are rolled back
+ *
+ * `implicit`: no BEGIN of the client's, but a statement (or a pipeline up to its Sync) that is one transaction over several
+ * nodes. The router has begun it, and ends it before the client hears that it is done.
+ *
+ * Invariant: a branch that is set aside has the settings and savepoints of the transaction by the time it is used again.
+ * Invariant: of a failed transaction one branch has failed, and that is the current one: whatever the client sends goes there, or is
+ * refused here.
+ * Invariant: every branch of a transaction over two or more nodes bears its registration (txn/registration.ts).
+ */
+import { randomUUID } from 'node:crypto';
+import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
+import { ask } from '../backend/internal-query.ts';
+import {
+  connectionLost,
+  inFailedTransaction,
+  notSupported,
+  objectError,
+  type PosternError,
+} from '../base/errors.ts';
+import { quoteIdentifier } from '../pg/identifier.ts';
+import type { CommitBranch, CommitResult } from '../txn/coordinator.ts';
+import { registrationText, transactionKeyOf } from '../txn/registration.ts';
+import type { Responses } from './responses.ts';
+import type { SessionBackends } from './session-backends.ts';
+import type { ClientState } from './state.ts';
+import type { TransactionSteps } from './transaction-steps.ts';
+import { TransactionWaits } from './transaction-waits.ts';
+
+/** A message of the pipeline has failed: what follows up to the client's Sync is skipped, and nothing more is told. */
+export class PipelineFailed extends Error {}
+
+/** One node's part. */
+export interface Branch {
+  readonly connection: BackendConnection;
+  /** It may have written. */
+  wrote: boolean;
+  /** It surely has a transaction id of the server's. */
+  hasXid: boolean;
+  /** It is not to be used by anybody else. */
+  tainted: boolean;
+  /** The last of the transaction's steps that has been made here. */
+  seen: number;
+}
+
+/** What the lease does for its branches. */
+export interface BranchHost {
+  readonly state: ClientState;
+  readonly steps: TransactionSteps;
+  readonly responses: Responses;
+  /** The current branch's connection. */
+  connection: BackendConnection | undefined;
+  wrote: boolean;
+  tainted: boolean;
+  readonly ended: boolean;
+  readonly backends: SessionBackends;
+  /** Why the session has backends of its own, if it has. */
+  readonly pinReason: string | undefined;
+  /** All that was sent is answered, a pipeline without its Sync as well; false: some of it has failed. */
+  settle(): Promise<boolean>;
+  /** A connection of the node with the session's settings, no transaction, and the session as its lessee. */
+  open(nodeId: number, options: { beside: boolean }): Promise<BackendConnection>;
+  /** In whatever state: rolled back and given back, in the background. */
+  abandon(connection: BackendConnection): void;
+  /** The transaction is over, and `connection` is free of it. */
+  onTransactionEnd(): void;
+}
+
+/** A statement that ends the transaction, or goes back and forth in it. */
+export type ControlKind = 'savepoint' | 'releaseSavepoint' | 'rollbackToSavepoint';
+
+export class Branches {
+  /** See above. */
+  implicit = false;
+  /** What the deadlock detector sees of it. */
+  readonly waits: TransactionWaits;
+  #failureNoted = false;
+  /** A statement is running on several branches: losses are told to whoever runs it. */
+  #running = false;
+  readonly #host: BranchHost;
+  readonly #aside = new Map<number, Branch>();
+  /** Set while there are several. */
+  #transactionId: string | undefined;
+  #currentSeen = 0;
+  #currentHasXid = false;
+
+  constructor(host: BranchHost) {
+    this.#host = host;
+    this.waits = new TransactionWaits({ backends: () => host.backends, busy: () => this.busy });
+  }
+
+  /** Has the open transaction more branches than the current one, or is it one that the router ends? */
+  get areMany(): boolean {
+    return this.#aside.size > 0 || this.implicit;
+  }
+
+  has(connection: BackendConnection): boolean {
+    for (const branch of this.#aside.values()) if (branch.connection === connection) return true;
+    return false;
+  }
+
+  /** Connections that something is pending on. */
+  get busy(): BackendConnection[] {
+    const { connection } = this.#host;
+    const all = [...this.#aside.values()].map((branch) => branch.connection);
+    if (connection) all.push(connection);
+    return all.filter(({ pendingCount }) => pendingCount > 0);
+  }
+
+  /** Makes the branch of `nodeId` the current one; it is begun there if there is none. Another one is current. */
+  async join(nodeId: number): Promise<BackendConnection> {
+    if (!(await this.#host.settle())) throw new PipelineFailed();
+    const from = this.#current();
+    if (from.connection.transactionStatus === TransactionStatus.failed) throw inFailedTransaction();
+    if (from.connection.address.nodeId === nodeId) return from.connection;
+    let to = this.#aside.get(nodeId);
+    if (to) await this.#bring(from, to);
+    else {
+      this.#distribute();
+      to = await this.#beginBeside(from, nodeId);
+    }
+    this.#makeCurrent(from, to);
+    return to.connection;
+  }
+
+  /**
+   * A branch on each of these nodes, in the client's transaction or an implicit one, with nothing pending. After work on them
+   * noteWrite() tells what it has done, and if any of it has failed, failed().
+   */
+  async enlist(nodeIds: readonly number[]): Promise<ReadonlyMap<number, BackendConnection>> {
+    const host = this.#host;
+    if (!(await host.settle())) throw new PipelineFailed();
+    if (host.state.transaction === 'failed') throw inFailedTransaction();
+    if (!host.connection) {
+      await this.#beginOn(nodeIds);
+      return this.#connections(nodeIds);
+    }
+    const current = this.#current();
+    if (current.connection.transactionStatus === TransactionStatus.failed) throw inFailedTransaction();
+    const many = this.#aside.size > 0 || nodeIds.some((id) => id !== current.connection.address.nodeId);
+    if (many) this.#distribute();
+    for (const nodeId of nodeIds) {
+      const aside = this.#aside.get(nodeId);
+      if (aside) await this.#bring(current, aside);
+      else if (nodeId !== current.connection.address.nodeId)
+        this.#aside.set(nodeId, await this.#beginBeside(current, nodeId));
+    }
+    return this.#connections(nodeIds);
+  }
+
+  /** A statement that ran on an enlisted branch may have written; `rows`: so many, as far as its command tag says. */
+  noteWrite(nodeId: number, rows: number): void {
+    if (this.#host.connection?.address.nodeId === nodeId) {
+      this.#host.wrote = true;
+      if (rows > 0) this.#currentHasXid = true;
+      return;
+    }
+    const branch = this.#aside.get(nodeId);
+    if (!branch) return;
+    branch.wrote = true;
+    if (rows > 0) branch.hasXid = true;
+  }
+
+  /** Runs `work` on enlisted branches. If it fails, the transaction has failed, or is no more. */
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    this.#running = true;
+    this.waits.noteAsked();
+    try {
+      const result = await work();
+      this.#running = false;
+      return result;
+    } catch (error) {
+      this.#running = false;
+      await this.#afterFailure();
+      throw this.waits.toldError(error);
+    }
+  }
+
+  /** SAVEPOINT and its kin, on all branches. */
+  async control(kind: ControlKind, name: string, text: string): Promise<void> {
+    const host = this.#host;
+    if (!(await host.settle())) throw new PipelineFailed();
+    const current = this.#current();
+    const others = [...this.#aside.values()];
+    if (kind === 'savepoint') for (const branch of others) await this.#bring(current, branch);
+    else if (kind === 'releaseSavepoint' && current.connection.transactionStatus === TransactionStatus.failed)
+      throw inFailedTransaction();
+    // A lock taken behind the savepoint is gone with it.
+    const registration = kind === 'rollbackToSavepoint' && this.#transactionId ? this.#registration() : '';
+    const results = await this.run(() =>
+      Promise.allSettled(
+        [current, ...others].map(({ connection }) => ask(connection, `${text}\n;${registration}`)),
+      ),
+    );
+    const failure = results.find((result) => result.status === 'rejected');
+    if (failure) {
+      // The same everywhere, as a rule: there is no such savepoint.
+      await this.#afterFailure();
+      throw failure.reason;
+    }
+    if (kind === 'savepoint') host.steps.add({ kind, name });
+    else if (kind === 'releaseSavepoint') host.steps.release(name);
+    else host.steps.rollbackTo(name);
+    this.#failureNoted = false;
+    for (const branch of [...others]) branch.seen = Math.min(branch.seen, host.steps.last);
+  }
+
+  /**
+   * The current branch has failed, and its client knows. A server lets go of a failed transaction's locks at once; on other
+   * nodes that has to be asked for: all of it, or what came after the last savepoint.
+   */
+  onFailed(): void {
+    if (this.#failureNoted || this.implicit) return;
+    const savepoint = this.#host.steps.lastSavepoint;
+    if (savepoint === undefined) {
+      this.#end('failed');
+      return;
+    }
+    this.#failureNoted = true;
+    const text = `ROLLBACK TO SAVEPOINT ${quoteIdentifier(savepoint)};${this.#registration()}`;
+    for (const { connection } of this.#aside.values()) void ask(connection, text).catch(() => {});
+  }
+
+  /** Commits on all branches. The transaction is over then, whatever the result; undefined: it had failed, and was rolled back. */
+  async commit(): Promise<CommitResult | undefined> {
+    const host = this.#host;
+    const isWhole = await host.settle();
+    if (!isWhole || !host.connection || host.connection.transactionStatus === TransactionStatus.failed) {
+      await this.rollback();
+      return undefined;
+    }
+    const current = this.#current();
+    const branches = [current, ...this.#aside.values()];
+    const id = this.#transactionId;
+    this.#release(branches);
+    const result = await host.state.context.transactions.commit(
+      [...branches.slice(1), current].map((branch) => this.#commitBranch(branch)),
+      id === undefined ? {} : { transactionId: id },
+    );
+    this.#finish(branches);
+    return result;
+  }
+
+  /** Rolls back on all branches. */
+  async rollback(): Promise<void> {
+    const host = this.#host;
+    await host.settle().catch(() => false);
+    if (!host.connection) {
+      this.implicit = false;
+      return;
+    }
+    const branches = [this.#current(), ...this.#aside.values()];
+    this.#release(branches);
+    await Promise.allSettled(branches.map(({ connection }) => ask(connection, 'ROLLBACK')));
+    this.#finish(branches);
+  }
+
+  /** BEGIN in an implicit transaction: from here on it is the client's own. */
+  makeExplicit(): void {
+    this.implicit = false;
+  }
+
+  /**
+   * The connection of a branch has been lost. true: that is all there is to do; false: it is the current one's, with nothing but
+   * the client's own messages on it.
+   */
+  onLost(connection: BackendConnection, cause: PosternError): boolean {
+    const host = this.#host;
+    if (this.#running) return true;
+    if (connection === host.connection) return false;
+    const { nodeId } = connection.address;
+    if (this.#aside.get(nodeId)?.connection !== connection) return false;
+    this.#aside.delete(nodeId);
+    const current = host.connection;
+    // What runs on another branch is void as well, and its client hears why.
+    if (current && !current.closed && current.pendingCount > 0) {
+      void current.cancel();
+      current.destroy(cause);
+      return true;
+    }
+    const { implicit } = this;
+    this.#end('failed');
+    if (implicit) host.responses.onVoid(cause);
+    return true;
+  }
+
+  /** The current branch was lost, or the client is gone: the others are rolled back, in the background. */
+  abandon(): void {
+    for (const branch of this.#aside.values()) this.#host.abandon(branch.connection);
+    this.#forget();
+  }
+
+  /** All branches are rolled back, in the background; an explicit transaction of the client's is a failed one then. */
+  #end(state: 'failed' | 'none'): void {
+    const host = this.#host;
+    const { connection } = host;
+    const { implicit } = this;
+    this.abandon();
+    host.connection = undefined;
+    if (connection && !connection.closed) host.abandon(connection);
+    if (state === 'failed' && !implicit) host.state.transaction = 'failed';
+    host.onTransactionEnd();
+  }
+
+  #current(): Branch {
+    const { connection, wrote, tainted } = this.#host;
+    if (!connection || connection.closed) throw inFailedTransaction();
+    return {
+      ...{ connection, wrote, tainted, hasXid: this.#currentHasXid },
+      seen: this.#aside.size > 0 ? this.#currentSeen : this.#host.steps.last,
+    };
+  }
+
+  #connections(nodeIds: readonly number[]): ReadonlyMap<number, BackendConnection> {
+    const connections = new Map<number, BackendConnection>();
+    const { connection } = this.#host;
+    for (const nodeId of nodeIds) {
+      const branch = connection?.address.nodeId === nodeId ? connection : this.#aside.get(nodeId)?.connection;
+      if (branch) connections.set(nodeId, branch);
+    }
+    return connections;
+  }
+
+  #makeCurrent(from: Branch, to: Branch): void {
+    const host = this.#host;
+    this.#aside.delete(to.connection.address.nodeId);
+    this.#aside.set(from.connection.address.nodeId, { ...from, seen: host.steps.last });
+    host.connection = to.connection;
+    host.wrote = to.wrote;
+    host.tainted = to.tainted;
+    this.#currentHasXid = to.hasXid;
+    this.#currentSeen = host.steps.last;
+  }
+
+  /** Sees to it that `to` has the settings that `from` has. */
+  async #bring(from: Branch, to: Branch): Promise<void> {
+    const { steps } = this.#host;
+    if (to.seen === steps.last) return;
+    const question = steps.question(to.seen);
+    if (question !== undefined) {
+      const [values = []] = await ask(from.connection, question);
+      const replay = steps.replay(values, to.seen);
+      if (replay.length > 0) await ask(to.connection, replay.join(';'));
+    }
+    this.#checkOpen(from, to);
+    to.seen = steps.last;
+  }
+
+  /** The transaction's branch on a node where it has none yet. */
+  async #beginBeside(from: Branch, nodeId: number): Promise<Branch> {
+    const { steps, state } = this.#host;
+    const question = steps.question();
+    const [values = []] = question === undefined ? [] : await ask(from.connection, question);
+    const begin = state.beginText === '' || this.implicit ? 'BEGIN' : state.beginText;
+    const text = [`${begin}\n`, this.#registration(), ...steps.replay(values)].join(';');
+    const isFirst = this.#aside.size === 0;
+    const [registered, begun] = await Promise.allSettled([
+      isFirst ? this.#registerFirst(from) : undefined,
+      this.#beginOnBeside(nodeId, text),
+    ]);
+    if (begun.status === 'rejected') throw begun.reason;
+    const connection = begun.value;
+    if (registered.status === 'rejected') {
+      this.#host.abandon(connection);
+      throw registered.reason;
+    }
+    const branch = { connection, wrote: false, hasXid: false, tainted: false, seen: steps.last };
+    this.#aside.set(nodeId, branch);
+    this.#checkOpen(from, branch);
+    return branch;
+  }
+
+  async #beginOnBeside(nodeId: number, text: string): Promise<BackendConnection> {
+    const connection = await this.#openBeside(nodeId);
+    try {
+      await ask(connection, text);
+      return connection;
+    } catch (error) {
+      this.#host.abandon(connection);
+      throw error;
+    }
+  }
+
+  async #openBeside(nodeId: number): Promise<BackendConnection> {
+    this.waits.noteAsked();
+    try {
+      return await this.#host.open(nodeId, { beside: true });
+    } catch (error) {
+      throw this.waits.toldError(error);
+    }
+  }
+
+  /** The first branch learns that there are others; what it is, decides whether there may be. */
+  async #registerFirst(branch: Branch): Promise<void> {
+    const [row] = await ask(
+      branch.connection,
+      `SELECT pg_catalog.current_setting('transaction_isolation'),
+         pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL;${this.#registration()}`,
+    );
+    refuseIsolation(row?.[0] ?? '');
+    this.#currentHasXid = row?.[1] === 't';
+    branch.hasXid = this.#currentHasXid;
+  }
+
+  /** Begins the transaction, the client's own that no node knows of yet or an implicit one, on all of these. */
+  async #beginOn(nodeIds: readonly number[]): Promise<void> {
+    const host = this.#host;
+    const { state } = host;
+    const isOwn = state.transaction === 'virtual';
+    const begin = isOwn ? state.beginText : 'BEGIN';
+    const opened: BackendConnection[] = [];
+    try {
+      for (const nodeId of nodeIds)
+        opened.push(
+          opened.length === 0 ? await host.open(nodeId, { beside: false }) : await this.#openBeside(nodeId),
+        );
+      if (nodeIds.length > 1) this.#distribute();
+      const registration = nodeIds.length > 1 ? this.#registration() : '';
+      const answers = await Promise.all(
+        opened.map((connection) =>
+          ask(
+            connection,
+            `${begin}\n;SELECT pg_catalog.current_setting('transaction_isolation');${registration}`,
+          ),
+        ),
+      );
+      if (nodeIds.length > 1) refuseIsolation(answers[0]?.[0]?.[0] ?? '');
+    } catch (error) {
+      for (const connection of opened) host.abandon(connection);
+      this.#forget();
+      throw error;
+    }
+    if (isOwn) state.transaction = 'none';
+    else this.implicit = true;
+    host.steps.clear();
+    const { last } = host.steps;
+    const [first, ...rest] = opened;
+    host.connection = first;
+    host.wrote = false;
+    this.#currentHasXid = false;
+    this.#currentSeen = last;
+    for (const connection of rest) {
+      const branch = { connection, wrote: false, hasXid: false, tainted: false, seen: last };
+      this.#aside.set(connection.address.nodeId, branch);
+    }
+    if (opened.some(({ closed }) => closed)) {
+      await this.#afterFailure();
+      throw connectionLost(opened.find(({ closed }) => closed)!.address.nodeName);
+    }
+  }
+
+  /** Of what has failed on some branches: one that has failed becomes the current one; a lost one takes all with it. */
+  async #afterFailure(): Promise<void> {
+    const host = this.#host;
+    const { connection } = host;
+    const isLost =
+      !connection ||
+      connection.closed ||
+      [...this.#aside.values()].some((branch) => branch.connection.closed);
+    if (isLost) {
+      this.#end('failed');
+      return;
+    }
+    if (this.implicit) {
+      await this.rollback();
+      return;
+    }
+    if (connection.transactionStatus === TransactionStatus.failed) return;
+    for (const branch of this.#aside.values()) {
+      if (branch.connection.transactionStatus !== TransactionStatus.failed) continue;
+      this.#makeCurrent(this.#current(), branch);
+      return;
+    }
+  }
+
+  #commitBranch({ connection, wrote, hasXid }: Branch): CommitBranch {
+    const { pinReason } = this.#host;
+    const isOwn = this.#host.backends.isOwn(connection);
+    return { connection, wrote, hasXid, unpreparable: isOwn ? pinReason : undefined };
+  }
+
+  #registration(): string {
+    return registrationText(transactionKeyOf(this.#transactionId!));
+  }
+
+  #checkOpen(...branches: readonly Branch[]): void {
+    if (this.#host.ended) throw objectError('57P01', 'the client has gone');
+    for (const { connection } of branches)
+      if (connection.closed) throw connectionLost(connection.address.nodeName);
+  }
+
+  /** From here on the branches are nobody's but the caller's: no loss is the session's, and no cancel comes through. */
+  #release(branches: readonly Branch[]): void {
+    for (const { connection } of branches) connection.lessee = undefined;
+    this.#host.connection = undefined;
+    this.#forget();
+  }
+
+  /** There will be several branches: others have to know whose they are. */
+  #distribute(): void {
+    if (this.#transactionId !== undefined) return;
+    this.#transactionId = randomUUID();
+    this.#host.state.context.distributed.begin(transactionKeyOf(this.#transactionId), this.waits);
+    this.waits.noteAsked();
+  }
+
+  #forget(): void {
+    this.#aside.clear();
+    if (this.#transactionId !== undefined)
+      this.#host.state.context.distributed.end(transactionKeyOf(this.#transactionId));
+    this.#transactionId = undefined;
+    this.implicit = false;
+    this.#currentHasXid = false;
+    this.waits.clear();
+    this.#failureNoted = false;
+  }
+
+  /** All are idle or closed: the one that was current is the session's again, until its settings have been read back. */
+  #finish(branches: readonly Branch[]): void {
+    const host = this.#host;
+    const [current, ...others] = branches;
+    const discard = host.steps.hasSessionSet();
+    for (const { connection } of branches) {
+      if (!host.backends.isOwn(connection)) continue;
+      connection.lessee = host.responses;
+      if (connection.closed) host.responses.onLost(connection, connectionLost(connection.address.nodeName));
+    }
+    for (const { connection, tainted } of others) {
+      if (!connection.closed) host.backends.giveBack(connection, { discard: discard || tainted });
+    }
+    if (host.ended) {
+      if (!current!.connection.closed)
+        host.backends.giveBack(current!.connection, { discard: discard || current!.tainted });
+      return;
+    }
+    if (!current!.connection.closed) {
+      host.connection = current!.connection;
+      current!.connection.lessee = host.responses;
+      host.tainted = current!.tainted;
+    }
+    host.onTransactionEnd();
+  }
+}
+
+/** What several nodes can't give. */
+function refuseIsolation(level: string): void {
+  if (level === 'serializable')
+    throw notSupported(
+      'SERIALIZABLE transactions stay on one node',
+      'Use READ COMMITTED, with SELECT … FOR UPDATE where rows must not change meanwhile.',
+    );
+  if (level === 'repeatable read')
+    throw notSupported(
+      'REPEATABLE READ over several nodes needs snapshots that agree',
+      'SET postern.consistent_reads = on before the transaction begins.',
+    );
+}

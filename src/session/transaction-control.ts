@@ -1,0 +1,136 @@
+/**
+ * COMMIT, ROLLBACK, SAVEPOINT and their kin in a transaction that has branches on several nodes: carried out here, on all of
+ * them, and answered by the router. For both protocols.
+ *
+ * Next hop: branches.ts, and txn/coordinator.ts for a COMMIT.
+ */
+import { notSupported, objectError } from '../base/errors.ts';
+import type { QueryPlan, SessionEffect, StatementPlan } from '../plan/plan.ts';
+import { encodeNoticeResponse } from '../wire/backend.ts';
+import { PipelineFailed } from './branches.ts';
+import type { Conversation } from './conversation.ts';
+
+type Control = Extract<
+  SessionEffect,
+  {
+    kind: 'begin' | 'commit' | 'rollback' | 'savepoint' | 'releaseSavepoint' | 'rollbackToSavepoint';
+  }
+>;
+
+/** In PostgreSQL's words. */
+const NEEDS_BLOCK: Partial<Record<Control['kind'], string>> = {
+  savepoint: 'SAVEPOINT',
+  releaseSavepoint: 'RELEASE SAVEPOINT',
+  rollbackToSavepoint: 'ROLLBACK TO SAVEPOINT',
+};
+
+export class TransactionControl {
+  readonly #c: Conversation;
+
+  constructor(conversation: Conversation) {
+    this.#c = conversation;
+  }
+
+  /** Is the statement one to be carried out here, as things stand? */
+  answers(statement: StatementPlan | undefined): boolean {
+    return this.#controlOf(statement) !== undefined;
+  }
+
+  /** Throws 0A000 if the text would end the transaction on one of its nodes only. */
+  checkScript(plan: QueryPlan): void {
+    if (plan.statements.length < 2 || !this.#c.lease.branches.areMany) return;
+    if (!plan.statements.some((statement) => this.#controlOf(statement))) return;
+    throw notSupported(
+      'COMMIT, ROLLBACK or SAVEPOINT in one query string with others, in a transaction over several nodes',
+      'Send it alone.',
+    );
+  }
+
+  /** Carries it out, and gives its command tag. Rejects with what the client hears; after COMMIT the transaction is over even so. */
+  async execute(statement: StatementPlan, text: string): Promise<string> {
+    const control = this.#controlOf(statement)!;
+    const { lease, state } = this.#c;
+    const { branches } = lease;
+    if (!(await lease.settle())) throw new PipelineFailed();
+    if (branches.implicit) this.#checkImplicit(control);
+    switch (control.kind) {
+      case 'begin':
+        branches.makeExplicit();
+        state.beginText = text;
+        return /^\s*start\b/i.test(text) ? 'START TRANSACTION' : 'BEGIN';
+      case 'commit': {
+        const committed = await this.#commit();
+        state.endTransaction(control.chain);
+        return committed ? 'COMMIT' : 'ROLLBACK';
+      }
+      case 'rollback':
+        await branches.rollback();
+        state.endTransaction(control.chain);
+        return 'ROLLBACK';
+      case 'savepoint':
+        await branches.control(control.kind, control.name, text);
+        return 'SAVEPOINT';
+      case 'releaseSavepoint':
+        await branches.control(control.kind, control.name, text);
+        return 'RELEASE';
+      case 'rollbackToSavepoint':
+        await branches.control(control.kind, control.name, text);
+        return 'ROLLBACK';
+    }
+  }
+
+  /** There is no BEGIN of the client's: an error or a warning, as PostgreSQL has it. */
+  #checkImplicit(control: Control): void {
+    let name = NEEDS_BLOCK[control.kind];
+    if (control.kind === 'commit' || control.kind === 'rollback') {
+      if (control.chain) name = `${control.kind.toUpperCase()} AND CHAIN`;
+      else {
+        const { writer } = this.#c.state.output;
+        encodeNoticeResponse(writer, 'WARNING', '25P01', 'there is no transaction in progress');
+      }
+    }
+    if (name !== undefined) throw objectError('25P01', `${name} can only be used in transaction blocks`);
+  }
+
+  /** The end of an implicit transaction that has not failed so far. Rejects with what the client hears; it is over even so. */
+  async endImplicit(): Promise<void> {
+    await this.#commit();
+  }
+
+  /** False: it had failed before, and was rolled back. */
+  async #commit(): Promise<boolean> {
+    const { lease, state } = this.#c;
+    const { ddlUncommitted } = lease;
+    const result = await lease.branches.commit();
+    if (!result) return false;
+    if (result.kind !== 'committed') throw result.error;
+    if (ddlUncommitted) this.#c.onDdl();
+    for (const { sqlState, message, hint } of result.warnings)
+      encodeNoticeResponse(state.output.writer, 'WARNING', sqlState, hint ? `${message} (${hint})` : message);
+    return true;
+  }
+
+  #controlOf(statement: StatementPlan | undefined): Control | undefined {
+    const { branches } = this.#c.lease;
+    if (!branches.areMany) return undefined;
+    const [effect] = statement?.effects ?? [];
+    switch (effect?.kind) {
+      case 'begin':
+        return branches.implicit ? effect : undefined;
+      case 'commit':
+      case 'rollback':
+      case 'savepoint':
+      case 'releaseSavepoint':
+      case 'rollbackToSavepoint':
+        return effect;
+      default:
+        return undefined;
+    }
+  }
+}
+
+/** Is it taken in a transaction that has failed? */
+export function endsTransaction(statement: StatementPlan | undefined): boolean {
+  const kind = statement?.effects[0]?.kind;
+  return kind === 'commit' || kind === 'rollback' || kind === 'rollbackToSavepoint';
+}

@@ -1,0 +1,229 @@
+/**
+ * A TCP relay between a router and one server, so that a test can take the network away from between them: cut (both
+ * ends see it at once), or silent (nothing passes, nobody is told, as with a lost route or a frozen machine).
+ *
+ *   passing ──cut()──▶ cut ──heal()──▶ passing        connections are reset, and new ones too
+ *      │ ▲
+ *      ▼ │ heal(): what was held back goes on; or cut(): it is lost
+ *    silent                                           new connections are accepted, and hear nothing
+ *
+ * It can also break a branch behind its router's back: failOpenTransactions() sends a statement that fails on each idle
+ * connection with an open transaction, and swallows the answer.
+ */
+import * as net from 'node:net';
+
+type Mode = 'passing' | 'silent' | 'cut';
+
+const READY_FOR_QUERY = 0x5a;
+const IN_TRANSACTION = 0x54;
+const HEADER_BYTES = 5;
+/** In the simple protocol; its answers are an ErrorResponse and ReadyForQuery. */
+const FAILING_QUERY = Buffer.from('Q\0\0\0\x0fSELECT 1/0\0', 'latin1');
+
+export class Relay {
+  readonly port: number;
+  readonly #target: number;
+  readonly #server: net.Server;
+  readonly #links = new Set<Link>();
+  #mode: Mode = 'passing';
+  #cutAt: Buffer | undefined;
+
+  private constructor(server: net.Server, target: number) {
+    this.#server = server;
+    this.#target = target;
+    this.port = (server.address() as net.AddressInfo).port;
+    server.on('connection', (socket) => this.#accept(socket));
+  }
+
+  static async start(targetPort: number): Promise<Relay> {
+    const server = net.createServer();
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(0, '127.0.0.1', resolve);
+    });
+    return new Relay(server, targetPort);
+  }
+
+  cut(): void {
+    this.#mode = 'cut';
+    for (const link of this.#links) link.destroy();
+  }
+
+  silence(): void {
+    this.#mode = 'silent';
+    for (const link of this.#links) link.pause();
+  }
+
+  heal(): void {
+    this.#mode = 'passing';
+    this.#cutAt = undefined;
+    for (const link of this.#links) link.resume();
+  }
+
+  /** Until heal(): a connection on which the router sends this text is cut, and what bears it never arrives. */
+  cutAt(text: string): void {
+    this.#cutAt = Buffer.from(text);
+  }
+
+  /** Resolves when each has failed; gives how many there were. */
+  async failOpenTransactions(): Promise<number> {
+    const failed = [...this.#links].map((link) => link.failTransaction());
+    const all = failed.filter((one) => one !== undefined);
+    await Promise.all(all);
+    return all.length;
+  }
+
+  async stop(): Promise<void> {
+    this.cut();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  #accept(socket: net.Socket): void {
+    if (this.#mode === 'cut') {
+      socket.on('error', () => {});
+      socket.resetAndDestroy();
+      return;
+    }
+    const link = new Link(socket, {
+      target: this.#target,
+      isForbidden: (chunk) => this.#cutAt !== undefined && chunk.includes(this.#cutAt),
+      onClosed: () => this.#links.delete(link),
+    });
+    this.#links.add(link);
+    if (this.#mode === 'silent') link.pause();
+    else link.resume();
+  }
+}
+
+class Link {
+  readonly #router: net.Socket;
+  readonly #target: number;
+  readonly #isForbidden: (chunk: Buffer) => boolean;
+  readonly #frames = new FrameScanner();
+  #server: net.Socket | undefined;
+  #paused = true;
+  /** The router has sent something since the server was ready for a query. */
+  #asked = true;
+  /** Of failTransaction(): what the server answers is the relay's. */
+  #onFailed: (() => void) | undefined;
+
+  constructor(
+    router: net.Socket,
+    options: { target: number; isForbidden: (chunk: Buffer) => boolean; onClosed: () => void },
+  ) {
+    this.#router = router;
+    this.#target = options.target;
+    this.#isForbidden = options.isForbidden;
+    router.setNoDelay(true);
+    router.on('error', () => {});
+    router.on('data', (chunk) => this.#fromRouter(chunk));
+    router.on('end', () => this.#server?.end());
+    router.on('close', () => {
+      this.#server?.destroy();
+      this.#onFailed?.();
+      options.onClosed();
+    });
+    router.pause();
+  }
+
+  pause(): void {
+    this.#paused = true;
+    this.#router.pause();
+    this.#server?.pause();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#server ??= this.#connect();
+    this.#router.resume();
+    this.#server.resume();
+  }
+
+  destroy(): void {
+    this.#router.resetAndDestroy();
+    this.#server?.resetAndDestroy();
+  }
+
+  failTransaction(): Promise<void> | undefined {
+    const { status, isWhole } = this.#frames;
+    if (this.#asked || this.#paused || !isWhole || status !== IN_TRANSACTION) return undefined;
+    return new Promise((resolve) => {
+      this.#onFailed = resolve;
+      this.#server?.write(FAILING_QUERY);
+    });
+  }
+
+  #connect(): net.Socket {
+    const server = net.connect(this.#target, '127.0.0.1');
+    server.setNoDelay(true);
+    server.on('error', () => {});
+    server.on('data', (chunk) => this.#fromServer(chunk));
+    server.on('end', () => this.#router.end());
+    server.on('close', () => this.#router.destroy());
+    return server;
+  }
+
+  #fromRouter(chunk: Buffer): void {
+    this.#asked = true;
+    if (this.#isForbidden(chunk)) this.destroy();
+    else this.#pass(chunk, this.#router, this.#server!);
+  }
+
+  #fromServer(chunk: Buffer): void {
+    const ready = this.#frames.scan(chunk);
+    if (this.#onFailed) {
+      if (!ready) return;
+      this.#onFailed();
+      this.#onFailed = undefined;
+      return;
+    }
+    if (ready) this.#asked = false;
+    this.#pass(chunk, this.#server!, this.#router);
+  }
+
+  #pass(chunk: Buffer, from: net.Socket, to: net.Socket): void {
+    if (to.write(chunk)) return;
+    from.pause();
+    to.once('drain', () => {
+      if (!this.#paused) from.resume();
+    });
+  }
+}
+
+/** Follows the frames of a server, however they are cut, for the status that ReadyForQuery tells. */
+class FrameScanner {
+  /** Of the last ReadyForQuery. */
+  status = 0;
+  readonly #header = Buffer.alloc(HEADER_BYTES);
+  #headerBytes = 0;
+  #bodyBytes = 0;
+
+  /** No frame has begun and not ended. */
+  get isWhole(): boolean {
+    return this.#headerBytes === 0;
+  }
+
+  /** Does the chunk end with the end of a ReadyForQuery? */
+  scan(chunk: Buffer): boolean {
+    let ready = false;
+    for (let at = 0; at < chunk.length; ) {
+      ready = false;
+      if (this.#headerBytes < HEADER_BYTES) {
+        this.#header[this.#headerBytes++] = chunk[at++]!;
+        if (this.#headerBytes === HEADER_BYTES) this.#bodyBytes = this.#header.readUInt32BE(1) - 4;
+        if (this.#headerBytes < HEADER_BYTES || this.#bodyBytes > 0) continue;
+      } else {
+        const taken = Math.min(this.#bodyBytes, chunk.length - at);
+        at += taken;
+        this.#bodyBytes -= taken;
+        if (this.#bodyBytes > 0) continue;
+        if (this.#header[0] === READY_FOR_QUERY) {
+          this.status = chunk[at - 1]!;
+          ready = true;
+        }
+      }
+      this.#headerBytes = 0;
+    }
+    return ready;
+  }
+}
