@@ -60,6 +60,8 @@ export interface ReferenceColumn {
   readonly typeOid: number;
   /** As format_type() prints it, qualified where it is not PostgreSQL's own. */
   readonly typeText: string;
+  /** Its values can be sent in binary. */
+  readonly binary: boolean;
   /** GENERATED ALWAYS AS (…): each node computes it. */
   readonly generated: boolean;
 }

@@ -23,6 +23,11 @@ const SHADOWS = `
   JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> t.table_schema
   WHERE t.state = 'ready' AND n.nspname !~ '^pg_(temp|toast)'`;
 
+/** Of the type y, of what it is an array or a domain of, and of the fields of either. */
+const HAS_BINARY_FORM = `(SELECT bool_and(p.typsend <> 0 AND p.typreceive <> 0) FROM pg_type p
+  WHERE p.oid IN (y.oid, y.typelem, y.typbasetype) OR p.oid IN (SELECT r.atttypid FROM pg_attribute r JOIN pg_type o ON o.typrelid = r.attrelid
+    WHERE o.oid IN (y.oid, y.typelem, y.typbasetype) AND o.typrelid <> 0 AND r.attnum > 0 AND NOT r.attisdropped))`;
+
 const MAP_QUERY = `
 SELECT c.epoch::text AS epoch, c.home_node_id AS "homeNodeId",
   (SELECT json_agg(json_build_object('id', n.node_id, 'name', n.node_name) ORDER BY n.node_id)
@@ -51,8 +56,9 @@ SELECT c.epoch::text AS epoch, c.home_node_id AS "homeNodeId",
      'id', t.table_id, 'schema', t.table_schema, 'name', t.table_name,
      'columns', (
        SELECT json_agg(json_build_object('name', a.attname, 'typeOid', a.atttypid::int8,
-         'typeText', format_type(a.atttypid, a.atttypmod), 'generated', a.attgenerated <> '') ORDER BY a.attnum)
-       FROM pg_attribute a WHERE a.attrelid = f.face AND a.attnum > 0 AND NOT a.attisdropped),
+         'typeText', format_type(a.atttypid, a.atttypmod), 'binary', ${HAS_BINARY_FORM}, 'generated', a.attgenerated <> '') ORDER BY a.attnum)
+       FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+       WHERE a.attrelid = f.face AND a.attnum > 0 AND NOT a.attisdropped),
      'primaryKey', (SELECT coalesce(json_agg(a.attname ORDER BY k.place), '[]') FROM pg_constraint c
        CROSS JOIN unnest(c.conkey) WITH ORDINALITY AS k (attnum, place)
        JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum

@@ -46,6 +46,7 @@ import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
 import type { TransactionCoordinator } from '../txn/coordinator.ts';
 import { DeadlockDetector } from '../txn/deadlock-detector.ts';
+import { DecisionGate } from '../txn/decision-gate.ts';
 import { DistributedTransactions } from '../txn/registry.ts';
 import { CONTROL_LIMITS, startTransactions, type TransactionsOptions } from '../txn/transactions.ts';
 import { forwardCancel, joinWorkers, workerPlace } from './worker-side.ts';
@@ -127,6 +128,12 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     connect: (nodeId) => connectControl(nodeId),
     refresh: () => watcher.refresh(),
   };
+  const decisionGate = new DecisionGate({
+    clusterId,
+    nodeIds: nodes.map(({ id }) => id),
+    open: (nodeId) => connectControl(nodeId, CONTROL_LIMITS),
+    now: () => performance.now(),
+  });
   const completeCopies = async (): Promise<void> => {
     for (const copy of await completeReferenceTables(sharding)) log.info(`reference table ${copy} is there`);
   };
@@ -164,6 +171,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     control,
     coalescingSwitches: COALESCING_QUERY,
     transactions: transactions.coordinator,
+    decisionGate,
     runCommand: async (command, session) => {
       if (command.kind !== 'tellOutcome') return await runCommand(sharding, command, session);
       const value = await transactions.outcome(command.token);
@@ -171,6 +179,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
     onClose: async () => {
       clearInterval(sweeper);
+      await decisionGate.close();
       await transactions.stop();
       await watcher.stop();
     },
@@ -196,6 +205,7 @@ export interface Serving {
   readonly ids: IdSource;
   readonly control: HomeControl;
   readonly transactions: TransactionCoordinator;
+  readonly decisionGate?: DecisionGate | undefined;
   readonly runCommand: RouterContext['runCommand'];
   readonly onClose: () => Promise<void>;
 }
@@ -250,6 +260,7 @@ export async function serveClients(serving: Serving): Promise<Router> {
     coalescer,
     distributed,
     transactions: serving.transactions,
+    decisionGate: serving.decisionGate,
     flushQueue,
     log,
     runCommand: serving.runCommand,

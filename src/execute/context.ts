@@ -6,6 +6,7 @@ import type { Coalescer } from '../coalesce/coalescer.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import type { FlushQueue } from '../platform/flush-queue.ts';
 import type { TransactionCoordinator } from '../txn/coordinator.ts';
+import type { DecisionGate } from '../txn/decision-gate.ts';
 import type { DistributedTransactions } from '../txn/registry.ts';
 import type { FunctionFacts } from './function-facts.ts';
 import type { IdChooser } from './id-chooser.ts';
@@ -50,6 +51,8 @@ export interface RouterContext {
   readonly writeFacts: WriteFactsCache;
   /** Writes that go out together, merged or pipelined. */
   readonly coalescer: Coalescer;
+  /** Holds decisions back, for reads that agree; undefined: there is one node. */
+  readonly decisionGate: DecisionGate | undefined;
   /** Transactions of this process that are on several nodes now. */
   readonly distributed: DistributedTransactions;
   /** Ends transactions, whatever the number of their nodes. */

@@ -2,8 +2,8 @@
  * Rows of a reference table on their way from the home node's answer to the other nodes: which format each column travels in, how
  * a row is cut off the client's own columns, and the statements that apply rows.
  *
- * Invariant: a value arrives as it was. In binary nothing depends on the session's settings; in text go the types whose binary
- * form names things by OIDs, which differ between nodes.
+ * Invariant: a value arrives as it was. In binary nothing depends on the session's settings; in text go only the types that have no
+ * binary form, and those whose values are names.
  */
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
@@ -14,16 +14,14 @@ import type { ReferenceRows } from '../plan/reference-write.ts';
 import type { Body } from '../wire/body-cursor.ts';
 import type { BoundValue } from '../wire/frontend.ts';
 
-/** Types from here on are made in each database by itself. */
-const FIRST_USER_OID = 16_384;
-/** The reg* types and their arrays, whose values are names; and those that have no binary form. */
-const AS_TEXT = new Set([
+/** The reg* types and their arrays: their values are names, and in binary OIDs, which differ between nodes. */
+const NAMES = new Set([
   24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191, 1008, 2207, 2208, 2209, 2210, 2211, 3735,
-  3770, 4090, 4097, 4192, 1033, 1034, 3642, 3644,
+  3770, 4090, 4097, 4192,
 ]);
 
-export function formatOf(column: ReferenceColumn): 0 | 1 {
-  return column.typeOid >= FIRST_USER_OID || AS_TEXT.has(column.typeOid) ? 0 : 1;
+export function formatOf({ binary, typeOid }: ReferenceColumn): 0 | 1 {
+  return binary && !NAMES.has(typeOid) ? 1 : 0;
 }
 
 const DATA_ROW = 0x44;

@@ -93,7 +93,7 @@ export function piecesOfRead(
 }
 
 /** One statement made of parts of the client's. */
-export function pieceOfParts(
+function pieceOfParts(
   plan: QueryPlan,
   parts: readonly TextPart[],
   where: { readonly table: ShardedTable; readonly binding: StatementBinding },

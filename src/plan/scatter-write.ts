@@ -89,7 +89,7 @@ export function planScatterWrite(request: ScatterRequest): Scatter | undefined {
 }
 
 /** Does each use of `slots` depend on the root's key alone? */
-export function firstUnlinked(slots: readonly Slot[], root: Slot): Slot | undefined {
+function firstUnlinked(slots: readonly Slot[], root: Slot): Slot | undefined {
   return slots.find((slot) => slot !== root && !reaches(slot, root));
 }
 
@@ -103,7 +103,7 @@ function reaches(from: Slot, root: Slot): boolean {
 }
 
 /** The values that the root's key is among; undefined: any. */
-export function keysOf(root: Slot): readonly KeySource[] | undefined {
+function keysOf(root: Slot): readonly KeySource[] | undefined {
   const seen = new Set<Slot>([root]);
   for (const current of seen) {
     if (current.sources.length > 0) return current.sources;
@@ -223,7 +223,7 @@ function insertKeyword({ sql, start, end }: ScatterRequest): number {
 }
 
 /** Where a keyword stands outside of all parentheses. */
-export function keywordAt(sql: Uint8Array, start: number, end: number, keyword: string): number | undefined {
+function keywordAt(sql: Uint8Array, start: number, end: number, keyword: string): number | undefined {
   let depth = 0;
   for (let token = nextToken(sql, start); token.start < end; token = nextToken(sql, token.end)) {
     if (token.kind === 'end') return undefined;

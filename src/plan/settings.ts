@@ -3,10 +3,12 @@
  * or its bytes wrongly, and which it therefore refuses.
  */
 import type { DiscardStmt, Node, VariableSetStmt } from '@pgsql/types';
-import { notSupported } from '../base/errors.ts';
+import { invalidParameter, notSupported } from '../base/errors.ts';
 import { COMMIT_SCHEMA, LEAF_SCHEMA } from '../catalog/map.ts';
 import type { SessionEffect } from './plan.ts';
 import { commitSchemaIsPrivate, leafSchemaIsPrivate } from './refusal.ts';
+
+const BOOLEANS = new Set(['on', 'off', 'true', 'false', 't', 'f', 'yes', 'no', 'y', 'n', '1', '0', '']);
 
 export function planSet(statement: VariableSetStmt): SessionEffect {
   const name = (statement.name ?? '').toLowerCase();
@@ -55,6 +57,10 @@ export function refuseSetting(name: string, values: readonly string[] | undefine
     if (!['on', 'true', 'yes', '1', 't', 'y'].includes(value)) {
       throw notSupported('standard_conforming_strings must be on', "Write backslash escapes as E'…'.");
     }
+  } else if (name === 'postern.consistent_reads') {
+    const value = values?.[0]?.toLowerCase();
+    if (value !== undefined && !BOOLEANS.has(value))
+      throw invalidParameter(`parameter "${name}" requires a Boolean value`, 'Say on or off.');
   } else if (name === 'search_path') {
     // set_config has the whole list in one string.
     const schemas = values?.flatMap((value) => value.split(',')).map((schema) => schema.trim());

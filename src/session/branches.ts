@@ -18,16 +18,11 @@
 import { randomUUID } from 'node:crypto';
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { ask } from '../backend/internal-query.ts';
-import {
-  connectionLost,
-  inFailedTransaction,
-  notSupported,
-  objectError,
-  type PosternError,
-} from '../base/errors.ts';
+import { connectionLost, inFailedTransaction, objectError, type PosternError } from '../base/errors.ts';
 import { quoteIdentifier } from '../pg/identifier.ts';
 import type { CommitBranch, CommitResult } from '../txn/coordinator.ts';
 import { registrationText, transactionKeyOf } from '../txn/registration.ts';
+import { asksForRepeatableRead, BranchOpening } from './branch-opening.ts';
 import type { Responses } from './responses.ts';
 import type { SessionBackends } from './session-backends.ts';
 import type { ClientState } from './state.ts';
@@ -81,6 +76,7 @@ export class Branches {
   implicit = false;
   /** What the deadlock detector sees of it. */
   readonly waits: TransactionWaits;
+  readonly #opening: BranchOpening;
   #failureNoted = false;
   /** A statement is running on several branches: losses are told to whoever runs it. */
   #running = false;
@@ -94,6 +90,7 @@ export class Branches {
   constructor(host: BranchHost) {
     this.#host = host;
     this.waits = new TransactionWaits({ backends: () => host.backends, busy: () => this.busy });
+    this.#opening = new BranchOpening(host, this.waits);
   }
 
   /** Has the open transaction more branches than the current one, or is it one that the router ends? */
@@ -139,7 +136,7 @@ export class Branches {
     if (!(await host.settle())) throw new PipelineFailed();
     if (host.state.transaction === 'failed') throw inFailedTransaction();
     if (!host.connection) {
-      await this.#beginOn(nodeIds);
+      await this.#beginOn(this.agrees ? this.#allNodes(nodeIds) : nodeIds, this.agrees);
       return this.#connections(nodeIds);
     }
     const current = this.#current();
@@ -153,6 +150,29 @@ export class Branches {
         this.#aside.set(nodeId, await this.#beginBeside(current, nodeId));
     }
     return this.#connections(nodeIds);
+  }
+
+  /**
+   * As enlist(), outside of a transaction, for reading alone: in an implicit one whose snapshots agree. The caller ends it when it
+   * has read.
+   */
+  async enlistToRead(nodeIds: readonly number[]): Promise<ReadonlyMap<number, BackendConnection>> {
+    await this.#beginOn(nodeIds, true);
+    return this.#connections(nodeIds);
+  }
+
+  /**
+   * Must the snapshots of the transaction agree that is about to begin? Then it begins on all nodes at once: a snapshot that is
+   * opened later would be a later one.
+   */
+  get agrees(): boolean {
+    const { state } = this.#host;
+    return (
+      state.transaction === 'virtual' &&
+      state.context.decisionGate !== undefined &&
+      state.wantsConsistentReads &&
+      asksForRepeatableRead(state)
+    );
   }
 
   /** A statement that ran on an enlisted branch may have written; `rows`: so many, as far as its command tag says. */
@@ -318,6 +338,12 @@ export class Branches {
     };
   }
 
+  /** Those of the cluster, `first` ahead. */
+  #allNodes(first: readonly number[]): readonly number[] {
+    const { nodes } = this.#host.state.context.catalog.current;
+    return [...new Set([...first, ...nodes.map(({ id }) => id)])];
+  }
+
   #connections(nodeIds: readonly number[]): ReadonlyMap<number, BackendConnection> {
     const connections = new Map<number, BackendConnection>();
     const { connection } = this.#host;
@@ -355,21 +381,16 @@ export class Branches {
 
   /** The transaction's branch on a node where it has none yet. */
   async #beginBeside(from: Branch, nodeId: number): Promise<Branch> {
-    const { steps, state } = this.#host;
-    const question = steps.question();
-    const [values = []] = question === undefined ? [] : await ask(from.connection, question);
-    const begin = state.beginText === '' || this.implicit ? 'BEGIN' : state.beginText;
-    const text = [`${begin}\n`, this.#registration(), ...steps.replay(values)].join(';');
-    const isFirst = this.#aside.size === 0;
-    const [registered, begun] = await Promise.allSettled([
-      isFirst ? this.#registerFirst(from) : undefined,
-      this.#beginOnBeside(nodeId, text),
-    ]);
-    if (begun.status === 'rejected') throw begun.reason;
-    const connection = begun.value;
-    if (registered.status === 'rejected') {
-      this.#host.abandon(connection);
-      throw registered.reason;
+    const { steps } = this.#host;
+    const { connection, firstHasXid } = await this.#opening.beside(from.connection, {
+      nodeId,
+      implicit: this.implicit,
+      registration: this.#registration(),
+      isFirst: this.#aside.size === 0,
+    });
+    if (firstHasXid !== undefined) {
+      this.#currentHasXid = firstHasXid;
+      from.hasXid = firstHasXid;
     }
     const branch = { connection, wrote: false, hasXid: false, tainted: false, seen: steps.last };
     this.#aside.set(nodeId, branch);
@@ -377,66 +398,20 @@ export class Branches {
     return branch;
   }
 
-  async #beginOnBeside(nodeId: number, text: string): Promise<BackendConnection> {
-    const connection = await this.#openBeside(nodeId);
-    try {
-      await ask(connection, text);
-      return connection;
-    } catch (error) {
-      this.#host.abandon(connection);
-      throw error;
-    }
-  }
-
-  async #openBeside(nodeId: number): Promise<BackendConnection> {
-    this.waits.noteAsked();
-    try {
-      return await this.#host.open(nodeId, { beside: true });
-    } catch (error) {
-      throw this.waits.toldError(error);
-    }
-  }
-
-  /** The first branch learns that there are others; what it is, decides whether there may be. */
-  async #registerFirst(branch: Branch): Promise<void> {
-    const [row] = await ask(
-      branch.connection,
-      `SELECT pg_catalog.current_setting('transaction_isolation'),
-         pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL;${this.#registration()}`,
-    );
-    refuseIsolation(row?.[0] ?? '');
-    this.#currentHasXid = row?.[1] === 't';
-    branch.hasXid = this.#currentHasXid;
-  }
-
   /** Begins the transaction, the client's own that no node knows of yet or an implicit one, on all of these. */
-  async #beginOn(nodeIds: readonly number[]): Promise<void> {
+  async #beginOn(nodeIds: readonly number[], agree: boolean): Promise<void> {
     const host = this.#host;
     const { state } = host;
     const isOwn = state.transaction === 'virtual';
-    const begin = isOwn ? state.beginText : 'BEGIN';
-    const opened: BackendConnection[] = [];
-    try {
-      for (const nodeId of nodeIds)
-        opened.push(
-          opened.length === 0 ? await host.open(nodeId, { beside: false }) : await this.#openBeside(nodeId),
-        );
-      if (nodeIds.length > 1) this.#distribute();
-      const registration = nodeIds.length > 1 ? this.#registration() : '';
-      const answers = await Promise.all(
-        opened.map((connection) =>
-          ask(
-            connection,
-            `${begin}\n;SELECT pg_catalog.current_setting('transaction_isolation');${registration}`,
-          ),
-        ),
-      );
-      if (nodeIds.length > 1) refuseIsolation(answers[0]?.[0]?.[0] ?? '');
-    } catch (error) {
-      for (const connection of opened) host.abandon(connection);
-      this.#forget();
-      throw error;
-    }
+    if (nodeIds.length > 1) this.#distribute();
+    const registration = nodeIds.length > 1 ? this.#registration() : undefined;
+    const begin = isOwn ? state.beginText : undefined;
+    const opened = await this.#opening
+      .all(nodeIds, { begin, agree, registration })
+      .catch((error: unknown) => {
+        this.#forget();
+        throw error;
+      });
     if (isOwn) state.transaction = 'none';
     else this.implicit = true;
     host.steps.clear();
@@ -547,18 +522,4 @@ export class Branches {
     }
     host.onTransactionEnd();
   }
-}
-
-/** What several nodes can't give. */
-function refuseIsolation(level: string): void {
-  if (level === 'serializable')
-    throw notSupported(
-      'SERIALIZABLE transactions stay on one node',
-      'Use READ COMMITTED, with SELECT … FOR UPDATE where rows must not change meanwhile.',
-    );
-  if (level === 'repeatable read')
-    throw notSupported(
-      'REPEATABLE READ over several nodes needs snapshots that agree',
-      'SET postern.consistent_reads = on before the transaction begins.',
-    );
 }

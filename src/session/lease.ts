@@ -158,6 +158,7 @@ export class Lease implements BranchHost {
   ensure(nodeId: number | undefined): BackendConnection | Promise<BackendConnection> {
     if (this.ended) throw objectError('57P01', 'the client has gone');
     const held = this.connection;
+    if (!held && this.branches.agrees) return this.branches.enlist([]).then(() => this.ensure(nodeId));
     if (!held)
       return this.#acquire(nodeId ?? this.state.context.catalog.current.homeNodeId, nodeId === undefined);
     if (this.#reading) return this.drained().then(() => this.ensure(nodeId));

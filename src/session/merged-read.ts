@@ -25,9 +25,10 @@ import { type AssembledText, assemble, type TextPart } from '../plan/scatter-tex
 import { FrameWriter } from '../wire/frame-writer.ts';
 import { type BindView, bindTailOf } from '../wire/frontend.ts';
 import type { Conversation } from './conversation.ts';
-import { type BoundPiece, type PiecesListener, RunningPieces } from './pieces.ts';
+import { type BoundPiece, type PiecesListener, type Portion, RunningPieces } from './pieces.ts';
 import type { RowsListener } from './rows-in-order.ts';
 import { type ScatteredRun, summedTag } from './scattered-run.ts';
+import { CONSISTENT_READS, isOn } from './state.ts';
 
 type Connections = ReadonlyMap<number, BackendConnection>;
 
@@ -41,6 +42,8 @@ interface Assembled extends AssembledText {
 interface KnownRead {
   merge: DescribedMerge | undefined;
   texts: readonly Assembled[] | undefined;
+  /** On the node of the first text. */
+  final: AssembledText | undefined;
 }
 
 const known = new WeakMap<Described, KnownRead>();
@@ -55,7 +58,7 @@ export class MergedRead {
     this.#c = conversation;
     this.#read = read;
     this.#run = run;
-    this.#known = known.get(run.described) ?? { merge: undefined, texts: undefined };
+    this.#known = known.get(run.described) ?? { merge: undefined, texts: undefined, final: undefined };
     known.set(run.described, this.#known);
   }
 
@@ -64,17 +67,20 @@ export class MergedRead {
     const { merge } = this.#read;
     if (!merge) {
       const pieces = this.#texts(this.#read.text, buckets).map((text) => this.#piece(text, undefined));
-      return await this.#withConnections(pieces, async (connections) =>
-        summedTag(await this.#runPieces(connections, pieces, output)),
-      );
+      return await this.#withConnections(pieces, async (connections, opened) => {
+        const tags = await this.#runPieces(connections, opened, output);
+        await this.#close(connections, opened);
+        return summedTag(tags);
+      });
     }
     const described = await this.#describe(merge);
     const texts = this.#texts(described.partial, buckets);
     const formats = described.columns.map(({ format }) => format);
     const pieces = texts.map((text) => this.#piece(text, formats));
-    return await this.#withConnections(pieces, async (connections) => {
+    return await this.#withConnections(pieces, async (connections, opened) => {
       const gathered = new GatheredColumns(described.columns);
-      await this.#gather(connections, pieces, gathered);
+      await this.#gather(connections, opened, gathered);
+      await this.#close(connections, opened);
       const final = this.#finalPiece(described, texts[0]!, gathered);
       return summedTag(await this.#runPieces(connections, [final], output));
     });
@@ -136,11 +142,15 @@ export class MergedRead {
     const [bucket] = first.buckets;
     assert(bucket !== undefined, 'a piece reads a bucket');
     const arrays = gathered.arrays();
-    const assembled = assemble(
-      merge.final,
-      (replacement) => textOfReplacement(replacement, { bucket, ids: [] }),
-      arrays.length + 1,
-    );
+    const isWhole = this.#known.texts?.[0] === first;
+    const assembled =
+      (isWhole ? this.#known.final : undefined) ??
+      assemble(
+        merge.final,
+        (replacement) => textOfReplacement(replacement, { bucket, ids: [] }),
+        arrays.length + 1,
+      );
+    if (isWhole) this.#known.final = assembled;
     const { parameters } = assembled;
     const oids = [...new Array<number>(arrays.length).fill(0), ...this.#oidsOf(parameters)];
     const tail = tailWithArrays(view, buffer, { parameters, arrays });
@@ -218,15 +228,55 @@ export class MergedRead {
     });
   }
 
+  /** `opened`: the pieces as they are to be run; their snapshots may have been taken already, so that they agree. */
   async #withConnections<T>(
     pieces: readonly BoundPiece[],
-    work: (connections: Connections) => Promise<T>,
+    work: (connections: Connections, opened: readonly BoundPiece[]) => Promise<T>,
   ): Promise<T> {
     const nodeIds = [...new Set(pieces.map(({ nodeId }) => nodeId))];
-    if (this.#needsNoTransaction()) return await this.#withBorrowed(nodeIds, work);
     const { branches } = this.#c.lease;
+    const agree = nodeIds.length > 1 && (await this.#wantsAgreement());
+    if (this.#needsNoTransaction()) {
+      if (!agree) return await this.#withBorrowed(nodeIds, (connections) => work(connections, pieces));
+      const connections = await branches.enlistToRead(nodeIds);
+      const result = await branches.run(() => work(connections, pieces));
+      await this.#c.control.endImplicit();
+      return result;
+    }
     const connections = await branches.enlist(nodeIds);
-    return await branches.run(() => work(connections));
+    return await branches.run(async () =>
+      work(connections, agree ? await this.#open(connections, pieces) : pieces),
+    );
+  }
+
+  /** postern.consistent_reads, as it is now. */
+  async #wantsAgreement(): Promise<boolean> {
+    const { state, lease } = this.#c;
+    if (!state.context.decisionGate) return false;
+    if (!lease.steps.hasSet(CONSISTENT_READS)) return state.wantsConsistentReads;
+    if (!(await lease.settle()) || !lease.connection) return state.wantsConsistentReads;
+    const [row] = await ask(
+      lease.connection,
+      `SELECT pg_catalog.current_setting('${CONSISTENT_READS}', true)`,
+    );
+    return isOn(row?.[0]);
+  }
+
+  /** A portal for each piece, all bound while no transaction over several nodes is decided: a query's snapshot is taken at its Bind. */
+  async #open(connections: Connections, pieces: readonly BoundPiece[]): Promise<readonly BoundPiece[]> {
+    const step = (step: Portion['step']) =>
+      pieces.map((piece, i) => ({ ...piece, portion: { portal: `postern_read_${i}`, step, maxRows: 0 } }));
+    await this.#c.state.context.decisionGate!.held(() =>
+      this.#finished(this.#start(connections, step('open'), { onRows() {} })),
+    );
+    return step('go on');
+  }
+
+  async #close(connections: Connections, pieces: readonly BoundPiece[]): Promise<void> {
+    const portals = pieces.flatMap((piece) =>
+      piece.portion ? [{ ...piece, portion: { ...piece.portion, step: 'close' as const } }] : [],
+    );
+    if (portals.length > 0) await this.#finished(this.#start(connections, portals, { onRows() {} }));
   }
 
   /** Outside of a transaction, with each node's own snapshot. */

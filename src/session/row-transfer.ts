@@ -19,9 +19,10 @@ import { quoteIdentifier, quoteLiteral, quoteQualified } from '../pg/identifier.
 import type { KeySource } from '../plan/plan.ts';
 import { textOfReplacement } from '../plan/rewrite.ts';
 import type { RowTarget, ScatterCopy, ScatterMove } from '../plan/scatter.ts';
+import type { ScatterRead } from '../plan/scatter-read.ts';
 import { assemble, characterAt, type TextPart, textPart } from '../plan/scatter-text.ts';
 import { readDataRow, readRowDescription } from '../wire/backend.ts';
-import { bindTailOf } from '../wire/frontend.ts';
+import { BindView, bindTailOf } from '../wire/frontend.ts';
 import { Backend } from '../wire/message-types.ts';
 import type { Conversation } from './conversation.ts';
 import type { BoundPiece } from './pieces.ts';
@@ -39,6 +40,8 @@ export interface PieceRunner {
     rows: RowsListener,
   ): Promise<readonly string[]>;
   bucketsOfKeys(run: ScatteredRun, keys: readonly KeySource[] | undefined): Promise<number[]>;
+  /** Runs a query that has to be merged. */
+  answerMerged(run: ScatteredRun, read: ScatterRead, rows: RowsListener): Promise<void>;
   /** The pieces of a query whose rows are those of its pieces, as they are. */
   piecesOfQuery(run: ScatteredRun): Promise<readonly SourcePiece[]>;
 }
@@ -71,6 +74,14 @@ export class RowTransfer {
       ...{ table: target.table, given: columns, typeOids: source.typeOids },
       untyped: new Set(untyped.filter((index) => !source.typed.has(index))),
     });
+    const merged = await this.#mergedRows(run, source.statement, shape);
+    if (merged) {
+      let count = 0;
+      const size = nextPortion(merged, shape);
+      for (let at = 0; at < merged.length; at += size)
+        count += await this.#insert(merged.slice(at, at + size), { run, shape, target, output });
+      return `INSERT 0 ${count}`;
+    }
     const pieces = await this.#sourcePieces(scatter, run, source.statement);
     const writes = !source.statement.cached.plan.statements[0]!.readOnly;
     const count = await this.#transfer({ ...{ run, pieces, shape, target, output, writes }, deletes: false });
@@ -102,6 +113,39 @@ export class RowTransfer {
       deletes: true,
     });
     return `UPDATE ${count}`;
+  }
+
+  /** All rows of a query that has to be merged; undefined: of one that has not. */
+  async #mergedRows(
+    run: ScatteredRun,
+    statement: ClientStatement,
+    shape: RowShape,
+  ): Promise<readonly Row[] | undefined> {
+    const [only] = statement.cached.plan.statements;
+    const { placement } = only!;
+    if (placement.kind !== 'scattered' || placement.scatter.kind !== 'read' || !placement.scatter.merge)
+      return undefined;
+    const { view, buffer } = run.portal;
+    const all = run.described.parameterOids.map((_, index) => index);
+    // Behind two empty names.
+    const bytes = Buffer.concat([Buffer.alloc(2), bindTailOf(view, buffer, all, shape.formats)]);
+    const own = new BindView().read({ buffer: bytes, bodyStart: 0, end: bytes.length });
+    const source: ScatteredRun = {
+      ...{ plan: statement.cached.plan, statement: only!, table: placement.table, suppliedIds: [] },
+      described: statement.described!,
+      portal: { statement, view: own, buffer: bytes, done: false },
+    };
+    const rows: Row[] = [];
+    let size = 0;
+    await this.#runner.answerMerged(source, placement.scatter, {
+      onRows: (_, received, start, end) => {
+        size += end - start;
+        if (size > BOUNDS.gatheredBytesMax) return;
+        for (const frame of rowFrames(received, start, end)) rows.push(readDataRow(frame));
+      },
+    });
+    if (size > BOUNDS.gatheredBytesMax) throw tooLarge();
+    return rows;
   }
 
   /** Reads all rows of the source and inserts them. Gives how many were. */
@@ -294,6 +338,14 @@ function nextPortion(rows: readonly Row[], shape: RowShape): number {
   for (const row of rows) for (const value of row) bytes += value?.length ?? 0;
   const fit = Math.floor((BOUNDS.transferBytes * rows.length) / Math.max(bytes, 1));
   return Math.max(1, Math.min(fit, BOUNDS.transferRowsMax, shape.rowsMax));
+}
+
+function tooLarge(): PosternError {
+  return new PosternError({
+    sqlState: '54000',
+    message: 'the rows of the query, which have to be merged over several nodes, are too large',
+    hint: `Have the query give less than ${BOUNDS.gatheredBytesMax / 1024 / 1024} MiB.`,
+  });
 }
 
 function typesOf(rows: Buffer): number[] {

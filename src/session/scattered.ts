@@ -5,6 +5,7 @@
  * Invariant: outside of a transaction, an answer to the simple protocol says that it is done only when it has committed on
  * all nodes; in the extended protocol the transaction ends with the pipeline's Sync, as PostgreSQL's own does.
  */
+import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { notSupported, objectError, PosternError, queryCanceled } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
@@ -12,6 +13,7 @@ import { bucketsOf } from '../execute/route.ts';
 import { inOrder, type Piece, piecesOfLeaves, piecesOfRead, piecesOfRows } from '../execute/scatter.ts';
 import type { KeySource, Placement, QueryPlan, SuppliedId } from '../plan/plan.ts';
 import type { Scatter } from '../plan/scatter.ts';
+import type { ScatterRead } from '../plan/scatter-read.ts';
 import { encodeCommandComplete } from '../wire/backend.ts';
 import { BindView, bindTail, bindTailOf, textBindFrame } from '../wire/frontend.ts';
 import { Backend } from '../wire/message-types.ts';
@@ -156,14 +158,14 @@ export class ScatteredStatements {
     return inOrder(run.table, keys && (await this.#bucketsOf(run, keys, [])));
   }
 
+  async answerMerged(run: ScatteredRun, read: ScatterRead, rows: RowsListener): Promise<void> {
+    await new MergedRead(this.#c, read, run).answer(await this.bucketsOfKeys(run, read.keys), rows);
+  }
+
   /** The parts of a query whose rows together are those of the query, as they are. */
   async piecesOfQuery(run: ScatteredRun): Promise<readonly SourcePiece[]> {
     const { scatter, table } = scatterOf(run.statement.placement);
-    if (scatter.kind !== 'read' || scatter.merge)
-      throw notSupported(
-        `INSERT … SELECT of a query that has to be merged over several buckets of table "${table.schema}.${table.name}"`,
-        'Leave aggregates, ORDER BY, LIMIT and DISTINCT out, or read the rows first.',
-      );
+    assert(scatter.kind === 'read' && !scatter.merge, 'a query is read');
     return piecesOfRead(run.plan, scatter, { table, buckets: await this.bucketsOfKeys(run, scatter.keys) });
   }
 

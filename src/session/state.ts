@@ -14,6 +14,14 @@ import type { ClientOutput } from './output.ts';
  */
 export type OwnTransaction = 'none' | 'virtual' | 'failed';
 
+/** A read over several nodes sees each transaction over several nodes wholly or not at all. */
+export const CONSISTENT_READS = 'postern.consistent_reads';
+
+/** As PostgreSQL reads a boolean setting. */
+export function isOn(value: string | null | undefined): boolean {
+  return /^(on|t(r(ue?)?)?|y(es?)?|1)$/i.test(value ?? '');
+}
+
 export class ClientState {
   readonly context: RouterContext;
   readonly user: string;
@@ -88,6 +96,11 @@ export class ClientState {
     this.#searchPathText = text;
     this.#searchPath = this.#resolve(text);
     this.#scope = undefined;
+  }
+
+  /** postern.consistent_reads, as the session has it. */
+  get wantsConsistentReads(): boolean {
+    return isOn(this.settings.values.get(CONSISTENT_READS));
   }
 
   get role(): string {

@@ -41,6 +41,11 @@ export class TransactionSteps {
     );
   }
 
+  /** Has it been set, for the session or the transaction? */
+  hasSet(name: string): boolean {
+    return this.#steps.some(({ step }) => step.kind === 'set' && step.name === name);
+  }
+
   get lastSavepoint(): string | undefined {
     return this.#steps.findLast(({ step }) => step.kind === 'savepoint')?.step.name;
   }

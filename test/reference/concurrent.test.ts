@@ -40,8 +40,8 @@ beforeAll(async () => {
 }, 60_000);
 
 afterAll(async () => {
-  await second.close();
-  await cluster.stop();
+  await second?.close();
+  await cluster?.stop();
 });
 
 async function withClient<T>(port: number, work: (client: pg.Client) => Promise<T>): Promise<T> {

@@ -29,7 +29,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await cluster.stop();
+  await cluster?.stop();
 });
 
 describe('INSERT', () => {
@@ -173,6 +173,53 @@ describe('UPDATE and DELETE', () => {
     // The session goes on.
     expect(await value(client, 'SELECT 1')).toBe(1);
     expect(await unequalNodes(cluster, 'rates')).toEqual([]);
+  });
+});
+
+describe('values', () => {
+  test('of all kinds arrive as they were, whatever the client has set', async () => {
+    // OIDs of users' types differ between nodes.
+    for (const [at, server] of cluster.servers.entries()) {
+      const direct = new pg.Client({ connectionString: server.dsn({ database: 'app', user: 'app' }) });
+      await direct.connect();
+      if (at > 0)
+        await direct.query(`CREATE TYPE filler_${at} AS ENUM ('x'); CREATE TABLE filler${at} (id int)`);
+      await direct.query(`CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN percent AS float8 CHECK (VALUE <= 100);
+        CREATE TYPE pair AS (a float8, m mood)`);
+      await direct.end();
+    }
+    const client = await connectClient(cluster);
+    await client.query(
+      `CREATE TABLE kinds (id int PRIMARY KEY, m mood, ms mood[], p percent, ps pair, c char(5), v varchar(7), n numeric(12,4)[],
+         f4 float4, f8 float8, fs float8[], b bytea, t timestamp(3), tz timestamptz, d date, i interval, mo money, j json, jb jsonb,
+         r int4range, tr tstzrange, u uuid, ip inet, bits bit(3), x xml, ts tsvector, rc regclass, cl "char", o oid, pt point)
+       WITH (postern.door = 'reference')`,
+    );
+    await client.query(`SET datestyle = 'SQL, DMY'; SET extra_float_digits = -5; SET bytea_output = 'escape';
+      SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Kolkata'; SET xmloption = 'content'`);
+    const row = (
+      id: number,
+    ) => `(${id}, 'ok', '{sad,NULL,ok}', 99.5 / 7, ROW(2 / 3.0::float8, 'sad'), 'é', 'a''b\\', '{1.5,NULL}', 0.1, 1 / 3.0::float8,
+      ARRAY[pi(), 'NaN', '-Infinity'], '\\x00ff5c27', '2024-02-03 04:05:06.7895', '2024-10-27 02:30:00+02', 'infinity', '1 mon -3 days 04:05:06.7',
+      12.34, '{"a" : 1}', '{"b": [1, "ü"]}', '[1,5)', '[2024-01-01, 2024-02-01)', gen_random_uuid(), '10.0.0.1/8', B'101', '<a>x</a>',
+      'fat:1A cat:2'::tsvector, 'pg_class', 'z', 4294967295, '(0.1,2e-300)')`;
+    await client.query(`INSERT INTO kinds VALUES ${row(1)}, ${row(2)}`);
+    await client.query('INSERT INTO kinds (id) VALUES (3)');
+    expect(await unequalNodes(cluster, 'kinds')).toEqual([]);
+    await client.query(`UPDATE kinds SET (m, ms, ps, f8, tz, i, jb, p, rc) = (SELECT m, ms, ps, f8 / 7, tz + interval '1 day', i * 1.1, jb, p / 3, rc
+      FROM kinds k WHERE k.id = 1) WHERE id > 1`);
+    await client.query(
+      `INSERT INTO kinds VALUES ${row(2)} ON CONFLICT (id) DO UPDATE SET f8 = kinds.f8 / 3, b = excluded.b`,
+    );
+    expect(await unequalNodes(cluster, 'kinds')).toEqual([]);
+    expect(await rowsOf(cluster, 2, 'SELECT count(*)::int, count(m)::int FROM kinds')).toEqual([[3, 3]]);
+  });
+
+  test('too many for one statement are refused, and nothing is written', async () => {
+    const client = await connectClient(cluster);
+    const huge = `INSERT INTO notes (note) SELECT repeat('x', 1000000) FROM generate_series(1, 70)`;
+    expect(await value(client, huge)).toMatch(/^!54000/);
+    expect(await unequalNodes(cluster, 'notes')).toEqual([]);
   });
 });
 

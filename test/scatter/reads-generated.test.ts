@@ -224,8 +224,8 @@ const generated = fc.constantFrom(...SOURCES).chain((source) =>
 const old = (await isVersionInstalled(15)) ? 15 : 18;
 
 describe.each([
-  { nodes: 3, version: 18, runs: 250 },
-  { nodes: 2, version: old, runs: 100 },
+  { nodes: 3, version: 18, runs: 150 },
+  { nodes: 2, version: old, runs: 60 },
 ] as const)('generated reads over $nodes nodes, PostgreSQL $version', ({ nodes, version, runs }) => {
   const pair = startReadPair(nodes, version);
 

@@ -95,6 +95,34 @@ describe('a SELECT over several buckets', () => {
       TOTAL,
     ],
     ['SELECT t IS DISTINCT FROM \'a\' AS "from", count(*) AS group FROM items GROUP BY 1 ORDER BY 1', TOTAL],
+    ['SELECT t FROM items GROUP BY t ORDER BY count(*) DESC, t', TOTAL],
+    ['SELECT 1 FROM items GROUP BY b', NONE],
+    ["SELECT 'x' AS y, count(*) FROM items GROUP BY y", NONE],
+    ['SELECT b AS t, count(*) FROM items GROUP BY t, b', NONE],
+    ['SELECT k + 1 AS k2, count(*) FROM items GROUP BY k2 ORDER BY k2', TOTAL],
+    ['SELECT b, count(*) AS "Sum, of" FROM items GROUP BY b ORDER BY b IS NULL, b', TOTAL],
+    ["SELECT date_trunc('year', at)::date + 1, count(*) FROM items GROUP BY date_trunc('year', at)", NONE],
+    [
+      'SELECT extract(year FROM at) AS y, count(*) FROM items GROUP BY extract(year FROM at) ORDER BY y',
+      TOTAL,
+    ],
+    ["SELECT at AT TIME ZONE 'UTC' AS z, min(id) FROM items GROUP BY 1 ORDER BY 1 DESC NULLS LAST", TOTAL],
+    ["SELECT sum(id) FILTER (WHERE t <> 'FROM x, (y') AS s, ARRAY[count(*), 2] FROM items", TOTAL],
+    [
+      "SELECT CASE WHEN b THEN 'x' ELSE t END, greatest(max(id), 2) FROM items GROUP BY CASE WHEN b THEN 'x' ELSE t END",
+      NONE,
+    ],
+    [
+      'SELECT i.k, j.id FROM items i JOIN items j ON i.k = j.k WHERE i.id < j.id ORDER BY i.k, i.id, j.id',
+      TOTAL,
+    ],
+    [
+      'SELECT i.t, count(*) FROM items i JOIN items j USING (k) JOIN parts p USING (k) GROUP BY i.t ORDER BY i.t',
+      TOTAL,
+    ],
+    ['SELECT generate_series(1, id) AS g, k, id FROM items ORDER BY k, id, g LIMIT 9', TOTAL],
+    ['SELECT DISTINCT b FROM items ORDER BY items.b DESC', TOTAL],
+    ['(SELECT k FROM items WHERE b)', NONE],
   ])('%s', async (text, order) => {
     await pair.compare(text, order);
   });
@@ -109,6 +137,18 @@ describe('a SELECT over several buckets', () => {
     ['SELECT k FROM items ORDER BY k + $1, id LIMIT $2::int', ['3', '4']],
   ])('%s with values', async (text, values) => {
     await pair.compare(text, TOTAL, values);
+  });
+
+  it.each([
+    'SELECT k FROM items ORDER BY k LIMIT -1',
+    'SELECT k FROM items ORDER BY k OFFSET -1',
+    'SELECT sum(t) FROM items',
+  ])('%s fails alike', async (text) => {
+    const expected = await pair.direct.query(text).catch((error) => error);
+    await expect(pair.routed.query(text)).rejects.toMatchObject({
+      code: expected.code,
+      message: expected.message,
+    });
   });
 
   it('sees what its own transaction has written, and nothing of it after ROLLBACK', async () => {

@@ -150,6 +150,13 @@ describe('INSERT … SELECT', () => {
       'WITH x AS (SELECT 7000 AS base) INSERT INTO t (k, id) SELECT base + g, 1 FROM x, generate_series(1, 9) g',
       'INSERT INTO t (k, id, n) SELECT g, 1, 3.7 FROM generate_series(8000, 8010) g',
       'INSERT INTO t (k, id, v) SELECT n, 500, NULL FROM h',
+      'INSERT INTO t (k, id, n) SELECT sum(k)::int8, 600, count(*) FROM t WHERE k < 20',
+      {
+        text: 'INSERT INTO t (k, id, v) SELECT DISTINCT id + $1::int, 1, $2 FROM t WHERE id < 500',
+        values: [9000, 'd'],
+      },
+      'INSERT INTO t (k, id, v) SELECT k + 20000, id, v FROM t ORDER BY k, id LIMIT 7',
+      'INSERT INTO u (slug, total) SELECT v, DEFAULT FROM t',
     );
   });
 

@@ -81,6 +81,7 @@ function exampleReference(name: string, columns: string): ReferenceTable {
       name: column.replace('=', ''),
       typeOid: 25,
       typeText: 'text',
+      binary: true,
       generated: column.endsWith('='),
     })),
     primaryKey: name === 'countries' ? ['code'] : [],

@@ -145,8 +145,8 @@ class Link {
   }
 
   failTransaction(): Promise<void> | undefined {
-    const { status, isWhole } = this.#frames;
-    if (this.#asked || this.#paused || !isWhole || status !== IN_TRANSACTION) return undefined;
+    const { status, isReady } = this.#frames;
+    if (this.#asked || this.#paused || !isReady || status !== IN_TRANSACTION) return undefined;
     return new Promise((resolve) => {
       this.#onFailed = resolve;
       this.#server?.write(FAILING_QUERY);
@@ -170,15 +170,17 @@ class Link {
   }
 
   #fromServer(chunk: Buffer): void {
-    const ready = this.#frames.scan(chunk);
+    let from = 0;
     if (this.#onFailed) {
-      if (!ready) return;
+      from = this.#frames.scan(chunk, 0, true);
+      if (!this.#frames.isReady) return;
       this.#onFailed();
       this.#onFailed = undefined;
-      return;
+      if (from === chunk.length) return;
     }
-    if (ready) this.#asked = false;
-    this.#pass(chunk, this.#server!, this.#router);
+    this.#frames.scan(chunk, from, false);
+    if (this.#frames.isReady) this.#asked = false;
+    this.#pass(chunk.subarray(from), this.#server!, this.#router);
   }
 
   #pass(chunk: Buffer, from: net.Socket, to: net.Socket): void {
@@ -194,20 +196,17 @@ class Link {
 class FrameScanner {
   /** Of the last ReadyForQuery. */
   status = 0;
+  /** It ended with one, as far as it was read. */
+  isReady = false;
   readonly #header = Buffer.alloc(HEADER_BYTES);
   #headerBytes = 0;
   #bodyBytes = 0;
 
-  /** No frame has begun and not ended. */
-  get isWhole(): boolean {
-    return this.#headerBytes === 0;
-  }
-
-  /** Does the chunk end with the end of a ReadyForQuery? */
-  scan(chunk: Buffer): boolean {
-    let ready = false;
-    for (let at = 0; at < chunk.length; ) {
-      ready = false;
+  /** Goes on from `start`, to the end or behind the first ReadyForQuery. Gives where it has come to. */
+  scan(chunk: Buffer, start: number, toFirst: boolean): number {
+    let at = start;
+    while (at < chunk.length) {
+      this.isReady = false;
       if (this.#headerBytes < HEADER_BYTES) {
         this.#header[this.#headerBytes++] = chunk[at++]!;
         if (this.#headerBytes === HEADER_BYTES) this.#bodyBytes = this.#header.readUInt32BE(1) - 4;
@@ -217,13 +216,13 @@ class FrameScanner {
         at += taken;
         this.#bodyBytes -= taken;
         if (this.#bodyBytes > 0) continue;
-        if (this.#header[0] === READY_FOR_QUERY) {
-          this.status = chunk[at - 1]!;
-          ready = true;
-        }
       }
       this.#headerBytes = 0;
+      if (this.#header[0] !== READY_FOR_QUERY) continue;
+      this.status = chunk[at - 1]!;
+      this.isReady = true;
+      if (toFirst) return at;
     }
-    return ready;
+    return at;
   }
 }

@@ -44,6 +44,8 @@ export interface RunOptions {
   readonly script: Script;
   readonly clients?: number;
   readonly readers?: number;
+  /** The script loses a part of a transaction, and its client hears so. Otherwise nobody may. */
+  readonly loses?: boolean;
   /** A broken order, which has to be caught. */
   readonly faults?: ProtocolFaults;
   readonly times?: TransactionsOptions['times'];
@@ -132,7 +134,7 @@ export class Bank {
       note: (text) => disturbances.push(`${Math.round(performance.now() - startedAtMs)} ms: ${text}`),
       hasViolation: () => violations.length > 0,
     });
-    let healedAt: string | undefined;
+    let healedAt = '';
     try {
       await Promise.race([options.script(stage), work]);
       await this.#heal(options);
@@ -144,7 +146,10 @@ export class Bank {
     await work;
     for (const { crashed } of routers) if (crashed !== undefined) violations.push(crashed);
     const transfers = clients.flatMap((client) => client.transfers);
-    violations.push(...(await this.#leftBehind(options, healedAt, transfers)));
+    if (!options.loses)
+      for (const { id, view, told } of transfers)
+        if (view === 'lost') violations.push(`transfer ${id}: nothing was lost, and its client was told ${told}`);
+    violations.push(...(await this.#leftBehind(options, healedAt)));
     await this.#askTokens(transfers);
     violations.push(...judge(transfers, await this.#books()));
     const views = { ok: 0, refused: 0, unknown: 0, lost: 0 };
@@ -266,15 +271,10 @@ export class Bank {
   }
 
   /** Until nothing is left that should not be. */
-  async #leftBehind(
-    options: RunOptions,
-    healedAt: string | undefined,
-    transfers: readonly Transfer[],
-  ): Promise<string[]> {
-    const mayBeLost = transfers.some(({ view }) => view === 'lost');
+  async #leftBehind(options: RunOptions, healedAt: string): Promise<string[]> {
     // A broken order may leave anything; what is prepared has to be ended for the books to be read.
     const lookAround = async () =>
-      options.faults ? await this.#prepared() : await this.#leftovers(healedAt ?? 'now', mayBeLost);
+      options.faults ? await this.#prepared() : await this.#leftovers(healedAt, options.loses === true);
     let left: string[] = [];
     const isClean = await until(async () => {
       left = await lookAround();
