@@ -209,10 +209,15 @@ export class BackendConnection implements Flushable {
   }
 
   /**
-   * Executes a text without parameters, ahead of what is sent next and in the same write: by itself it does not go out.
-   * `statement`: it is kept prepared as this.
+   * Executes a text ahead of what is sent next and in the same write: by itself it does not go out. `statement`: it is kept
+   * prepared as this.
    */
-  executeAhead(text: string, statement: SharedStatement | undefined, sink: ResponseSink): void {
+  executeAhead(
+    text: string,
+    statement: SharedStatement | undefined,
+    sink: ResponseSink,
+    values: readonly string[] = [],
+  ): void {
     this.#ahead = true;
     let name: string;
     if (statement) name = this.prepared.nameOf(statement) ?? this.parse(statement, sink, undefined);
@@ -220,7 +225,7 @@ export class BackendConnection implements Flushable {
       name = '';
       this.parseUnnamed(text, sink, undefined);
     }
-    this.bindText(name, [], sink, undefined);
+    this.bindText(name, values, sink, statement);
     this.execute('', 0, sink, undefined);
     this.#ahead = false;
   }

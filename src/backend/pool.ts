@@ -4,6 +4,8 @@
  * A connection is in one of three places: idle (here), lent (with a session), opening. Their sum never exceeds
  * `connectionsMax`, or the share of it that this process has (`share`); for those who hold a connection to another node in the
  * same transaction, twice that, since they would wait for one another; and for brief questions, which wait for nobody, a few more.
+ * Those beyond the share that transactions over several nodes have made necessary are kept for a while, for such alone: to open
+ * one costs a server more than the whole transaction.
  * Whoever finds none waits in line, bounded in number and time.
  * Backends log in as the client's own role (docs/decisions), so a connection is lent to its own role only. When the node's
  * limit is reached, an idle one of another role is closed to make room; and where none is idle, roles that want more take their
@@ -58,6 +60,8 @@ export class NodePool {
   #openingByUser = new Map<string, number>();
   #idleCount = 0;
   #failedUntilMs = 0;
+  /** When somebody last asked who holds a connection to another node. */
+  #besideAtMs = Number.NEGATIVE_INFINITY;
   #failure: PosternError | undefined;
   #failureUser = '';
   #timer: NodeJS.Timeout | undefined;
@@ -120,7 +124,17 @@ export class NodePool {
   }
 
   /** An idle connection of this role, one with the same settings if there is any; undefined: use acquire(). */
-  tryAcquire(user: string, settings: Settings): BackendConnection | undefined {
+  tryAcquire(
+    user: string,
+    settings: Settings,
+    options?: { readonly beside?: boolean; readonly brief?: boolean },
+  ): BackendConnection | undefined {
+    if (options?.beside) this.#besideAtMs = this.#options.now();
+    if (this.#lent.size >= this.#limitFor(needOf(options))) return undefined;
+    return this.#takeIdle(user, settings);
+  }
+
+  #takeIdle(user: string, settings: Settings): BackendConnection | undefined {
     const idle = this.#idle.get(user);
     if (!idle || idle.length === 0) return undefined;
     let at = idle.length - 1;
@@ -148,9 +162,9 @@ export class NodePool {
     settings: Settings,
     options: { readonly ticket?: AcquireTicket; readonly beside?: boolean; readonly brief?: boolean } = {},
   ): Promise<BackendConnection> {
-    const { ticket, beside, brief } = options;
-    const need = brief ? NEED.brief : beside ? NEED.beside : NEED.ordinary;
-    const idle = this.tryAcquire(user, settings);
+    const { ticket } = options;
+    const need = needOf(options);
+    const idle = this.tryAcquire(user, settings, options);
     if (idle) return Promise.resolve(idle);
     const now = this.#options.now();
     if (this.#isBackingOff(user) && !this.#mayWaitForOthers(user)) return Promise.reject(this.#failure);
@@ -182,16 +196,18 @@ export class NodePool {
     // Whoever had it may have stopped it for a client that does not read.
     connection.resumeReading();
     if (connection.closed || !this.#lent.delete(connection)) return;
-    if (this.#closed || this.size >= this.#limit) {
+    if (this.#closed || this.size >= this.#sizeMaxFor(this.#limit)) {
       connection.destroy();
       return;
     }
-    const at = this.#waiters.findIndex((waiter) => waiter.user === connection.user);
+    const at = this.#waiters.findIndex(
+      ({ user, need }) => user === connection.user && this.#lent.size < this.#limitFor(need),
+    );
     if (at > 0 && this.#isTurnOfAnother(connection.user)) {
       const { user } = this.#waiters[0]!;
       connection.destroy();
       // Its end may have been used for this already.
-      if (this.#mayOpenFor(user) && this.size < this.#share) this.#open(user);
+      if (this.#mayOpenFor(user) && this.#lent.size + this.#opening < this.#share) this.#open(user);
       return;
     }
     if (at >= 0) {
@@ -260,6 +276,12 @@ export class NodePool {
     return this.#limitFor(this.#waiters[0]?.need ?? NEED.ordinary);
   }
 
+  /** How many connections there may be, idle ones and all, where so many may be lent. */
+  #sizeMaxFor(lentMax: number): number {
+    const isBeside = this.#options.now() - this.#besideAtMs < BOUNDS.besideIdleMs;
+    return isBeside ? Math.max(lentMax, this.#limitFor(NEED.beside)) : lentMax;
+  }
+
   #limitFor(need: Need): number {
     if (need === NEED.ordinary) return this.#share;
     return 2 * this.#share + (need === NEED.brief ? BOUNDS.briefConnections : 0);
@@ -267,12 +289,26 @@ export class NodePool {
 
   #openForWaiters(): void {
     if (this.#closed || this.#waiters.length === 0) return;
+    this.#lendIdle();
     if (this.size >= this.#limit && this.#idleCount === 0) return;
     for (const least of [NEED.brief, NEED.beside]) {
       const needy = this.#waiters.filter(({ need }) => need >= least);
       if (needy.length > 0) this.#openFor(needy, this.#limitFor(least));
     }
     this.#openFor(this.#waiters, this.#share);
+  }
+
+  /** What is kept for those who hold a connection elsewhere may go to the others as well, once fewer are lent. */
+  #lendIdle(): void {
+    if (this.#idleCount === 0) return;
+    this.#waiters = this.#waiters.filter((waiter) => {
+      if (this.#lent.size >= this.#limitFor(waiter.need)) return true;
+      const connection = this.#takeIdle(waiter.user, waiter.settings);
+      if (!connection) return true;
+      waiter.gone = true;
+      waiter.resolve(connection);
+      return false;
+    });
   }
 
   #openFor(waiters: readonly Waiter[], limit: number): void {
@@ -282,7 +318,8 @@ export class NodePool {
       if (this.#isBackingOff(user)) continue;
       let missing = count - (this.#openingByUser.get(user) ?? 0);
       while (missing-- > 0) {
-        if (this.size >= limit && !this.#closeIdleOfAnother(user)) return;
+        if (this.#lent.size + this.#opening >= limit) return;
+        if (this.size >= this.#sizeMaxFor(limit) && !this.#closeIdleOfAnother(user)) return;
         this.#open(user);
       }
     }
@@ -399,7 +436,13 @@ export class NodePool {
     if (this.#waiters.length > 0) this.#openForWaiters();
     for (const list of this.#idle.values()) {
       const first = list[0];
-      if (first && now - first.idleSinceMs > BOUNDS.backendIdleMs) first.destroy();
+      const keptMs = this.size > this.#share ? BOUNDS.besideIdleMs : BOUNDS.backendIdleMs;
+      if (first && now - first.idleSinceMs > keptMs) first.destroy();
     }
   }
+}
+
+function needOf(options: { readonly beside?: boolean; readonly brief?: boolean } = {}): Need {
+  if (options.brief) return NEED.brief;
+  return options.beside ? NEED.beside : NEED.ordinary;
 }

@@ -27,6 +27,8 @@ export const BOUNDS = {
   roleTurnMs: 50,
   /** An idle backend connection is closed after this. */
   backendIdleMs: 600_000,
+  /** One beyond `connectionsPerNode`, which a transaction over several nodes has made necessary, after this. */
+  besideIdleMs: 10_000,
   /** What a client may have unread before its backend is paused. */
   clientUnsentBytesMax: 1024 * 1024,
   /** What a backend may have unread before its client is paused (COPY FROM STDIN, large parameters). */

@@ -95,6 +95,20 @@ export function connectionLost(nodeName: string): PosternError {
   });
 }
 
+/**
+ * The backend that a session had to itself is gone, after the outcome of its last transaction was told: nothing is said of that
+ * here. The session is over; a new one is what helps.
+ */
+export function ownBackendLost(nodeName: string): PosternError {
+  return new PosternError({
+    severity: 'FATAL',
+    sqlState: '57P01',
+    message: `the session's own connection to node "${nodeName}" was lost`,
+    detail: 'What the session kept there (temporary tables, locks, channels) is gone.',
+    hint: 'Connect again.',
+  });
+}
+
 /** The connection was lost while a commit may have been under way. NOT retryable: look before writing again. */
 export function outcomeUnknown(nodeName: string): PosternError {
   return new PosternError({

@@ -5,12 +5,14 @@
 
 import type { Rows } from '../backend/internal-query.ts';
 import { assert } from '../base/assert.ts';
-import { notSupported } from '../base/errors.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import { ASK_SERVER } from '../pg/hash/bucket.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import type { IdChooser } from './id-chooser.ts';
 import { askBucket, bucketOf, type Keyed, type KeyValues, SEVERAL } from './route.ts';
+
+/** The statements of one query string belong to several nodes, or one of them does: each has to be carried out by itself. */
+export class SeveralNodes extends Error {}
 
 export interface StatementChoice {
   /** −1: not a keyed statement. */
@@ -138,21 +140,14 @@ function nodeOf(statement: StatementPlan, choice: StatementChoice, map: ClusterM
       return undefined;
     case 'scattered':
     case 'referenceWrite':
-      throw notAlone();
+      throw new SeveralNodes();
     case 'keyed': {
-      if (choice.bucket === SEVERAL) throw notAlone();
+      if (choice.bucket === SEVERAL) throw new SeveralNodes();
       const place = statement.placement.table.buckets[choice.bucket];
       assert(place, 'a bucket has a place');
       return place.nodeId;
     }
   }
-}
-
-function notAlone(): Error {
-  return notSupported(
-    'a statement over several nodes cannot share a query string with others',
-    'Send it alone; in a transaction block, if they belong together.',
-  );
 }
 
 function commonNode(
@@ -164,12 +159,7 @@ function commonNode(
   for (const [i, statement] of statements.entries()) {
     const node = nodeOf(statement, choices[i]!, map);
     if (node === undefined) continue;
-    if (common !== undefined && common !== node) {
-      throw notSupported(
-        'the statements of one query string belong to several nodes',
-        'Send them one at a time. Transactions over several nodes are not there yet.',
-      );
-    }
+    if (common !== undefined && common !== node) throw new SeveralNodes();
     common = node;
   }
   const reads = statements.some(({ placement }) => placement.kind === 'reference');

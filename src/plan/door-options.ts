@@ -55,7 +55,10 @@ export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
     throw invalidParameter('option "postern.door" is missing', "Say postern.door = 'sharded'.");
   }
   if (DOORS_TO_COME.includes(door)) {
-    throw notSupported(`door "${door}" is not there yet`, "Use postern.door = 'sharded' or 'reference', or none.");
+    throw notSupported(
+      `door "${door}" is not there yet`,
+      "Use postern.door = 'sharded' or 'reference', or none.",
+    );
   }
   if (door !== 'sharded' && door !== 'reference' && door !== 'single') {
     throw invalidParameter(`unknown door "${door}"`, "The doors are 'single', 'sharded' and 'reference'.");

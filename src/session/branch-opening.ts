@@ -12,6 +12,11 @@ import type { ClientState } from './state.ts';
 import type { TransactionSteps } from './transaction-steps.ts';
 import type { TransactionWaits } from './transaction-waits.ts';
 
+/** For how long a server's default isolation is believed to be what it was. */
+const DEFAULT_BELIEVED_MS = 10_000;
+/** Backends on which a BEGIN that names no isolation was found to mean READ COMMITTED, under these settings. */
+const readCommitted = new WeakMap<BackendConnection, { settingsKey: string; untilMs: number }>();
+
 export interface OpeningHost {
   readonly state: ClientState;
   readonly steps: TransactionSteps;
@@ -26,6 +31,18 @@ export class BranchOpening {
   constructor(host: OpeningHost, waits: TransactionWaits) {
     this.#host = host;
     this.#waits = waits;
+  }
+
+  /**
+   * May a branch beside `from` begin without a question to `from`, in the write of the statement that it is for? Where nothing
+   * has to be made again there, and the transaction surely is READ COMMITTED. Throws 0A000.
+   */
+  mayBeginAhead(from: BackendConnection, implicit: boolean): boolean {
+    const { steps, state } = this.#host;
+    if (steps.question() !== undefined || steps.lastSavepoint !== undefined) return false;
+    if (implicit || !namesNoIsolation(state)) return false;
+    const known = readCommitted.get(from);
+    return known?.settingsKey === from.settings.key && performance.now() < known.untilMs;
   }
 
   /**
@@ -50,6 +67,10 @@ export class BranchOpening {
       abandon.call(this.#host, begun.value);
       throw registered.reason;
     }
+    if (what.isFirst && question === undefined && !what.implicit && namesNoIsolation(state)) {
+      const untilMs = performance.now() + DEFAULT_BELIEVED_MS;
+      readCommitted.set(from, { settingsKey: from.settings.key, untilMs });
+    }
     return { connection: begun.value, firstHasXid: registered.value };
   }
 
@@ -64,7 +85,7 @@ export class BranchOpening {
     const { state } = this.#host;
     const opened: BackendConnection[] = [];
     try {
-      for (const nodeId of nodeIds) opened.push(await this.#open(nodeId, opened.length > 0));
+      for (const nodeId of nodeIds) opened.push(await this.open(nodeId, opened.length > 0));
       const { agree, registration } = what;
       const begin = what.begin ?? (agree ? 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY' : 'BEGIN');
       if (agree) {
@@ -88,7 +109,7 @@ export class BranchOpening {
   }
 
   async #begin(nodeId: number, text: string): Promise<BackendConnection> {
-    const connection = await this.#open(nodeId, true);
+    const connection = await this.open(nodeId, true);
     try {
       await ask(connection, text);
       return connection;
@@ -98,7 +119,8 @@ export class BranchOpening {
     }
   }
 
-  async #open(nodeId: number, beside: boolean): Promise<BackendConnection> {
+  /** A connection without a transaction. `beside`: there is one to another node. */
+  async open(nodeId: number, beside: boolean): Promise<BackendConnection> {
     this.#waits.noteAsked();
     try {
       return await this.#host.open(nodeId, { beside });
@@ -124,6 +146,11 @@ export function asksForRepeatableRead({ beginText, settings }: ClientState): boo
   const [, own] = /isolation\s+level\s+(\w+)/i.exec(beginText) ?? [];
   const level = own ?? settings.values.get('default_transaction_isolation') ?? 'read committed';
   return level.toLowerCase().startsWith('repeatable');
+}
+
+/** BEGIN was the client's own text, held back, and leaves it to the server's default. */
+function namesNoIsolation({ beginText }: ClientState): boolean {
+  return beginText !== '' && !/isolation/i.test(beginText);
 }
 
 /** What several nodes can't give. */

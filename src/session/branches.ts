@@ -13,7 +13,8 @@
  * Invariant: a branch that is set aside has the settings and savepoints of the transaction by the time it is used again.
  * Invariant: of a failed transaction one branch has failed, and that is the current one: whatever the client sends goes there, or is
  * refused here.
- * Invariant: every branch of a transaction over two or more nodes bears its registration (txn/registration.ts).
+ * Invariant: every branch of a transaction over two or more nodes bears its registration (txn/registration.ts), but for the first
+ * one while it is set aside: it gets its own when the transaction has waited for a while, or commits.
  */
 import { randomUUID } from 'node:crypto';
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
@@ -21,13 +22,22 @@ import { ask } from '../backend/internal-query.ts';
 import { connectionLost, inFailedTransaction, objectError, type PosternError } from '../base/errors.ts';
 import { quoteIdentifier } from '../pg/identifier.ts';
 import type { CommitBranch, CommitResult } from '../txn/coordinator.ts';
-import { registrationText, transactionKeyOf } from '../txn/registration.ts';
+import { Exchange } from '../txn/exchange.ts';
+import {
+  BRANCH_REGISTRATION,
+  registrationText,
+  registrationValues,
+  transactionKeyOf,
+} from '../txn/registration.ts';
 import { asksForRepeatableRead, BranchOpening } from './branch-opening.ts';
+import { CommitListener } from './commit-listener.ts';
+import type { BranchBegin } from './held-begin.ts';
 import type { Responses } from './responses.ts';
 import type { SessionBackends } from './session-backends.ts';
 import type { ClientState } from './state.ts';
 import type { TransactionSteps } from './transaction-steps.ts';
 import { TransactionWaits } from './transaction-waits.ts';
+import { checkWhatWasWritten } from './written-branches.ts';
 
 /** A message of the pipeline has failed: what follows up to the client's Sync is skipped, and nothing more is told. */
 export class PipelineFailed extends Error {}
@@ -62,6 +72,8 @@ export interface BranchHost {
   settle(): Promise<boolean>;
   /** A connection of the node with the session's settings, no transaction, and the session as its lessee. */
   open(nodeId: number, options: { beside: boolean }): Promise<BackendConnection>;
+  /** Begins the client's transaction there, in the write of what is sent next. It is the current connection. */
+  beginAhead(connection: BackendConnection, branch: BranchBegin): void;
   /** In whatever state: rolled back and given back, in the background. */
   abandon(connection: BackendConnection): void;
   /** The transaction is over, and `connection` is free of it. */
@@ -86,10 +98,16 @@ export class Branches {
   #transactionId: string | undefined;
   #currentSeen = 0;
   #currentHasXid = false;
+  /** The branch that has yet to be registered. */
+  #unregistered: BackendConnection | undefined;
 
   constructor(host: BranchHost) {
     this.#host = host;
-    this.waits = new TransactionWaits({ backends: () => host.backends, busy: () => this.busy });
+    this.waits = new TransactionWaits({
+      backends: () => host.backends,
+      busy: () => this.busy,
+      announce: () => this.#announce(),
+    });
     this.#opening = new BranchOpening(host, this.waits);
   }
 
@@ -118,13 +136,32 @@ export class Branches {
     if (from.connection.transactionStatus === TransactionStatus.failed) throw inFailedTransaction();
     if (from.connection.address.nodeId === nodeId) return from.connection;
     let to = this.#aside.get(nodeId);
-    if (to) await this.#bring(from, to);
-    else {
+    if (!to) {
       this.#distribute();
+      if (this.#opening.mayBeginAhead(from.connection, this.implicit))
+        return await this.#joinAhead(from, nodeId);
       to = await this.#beginBeside(from, nodeId);
-    }
+    } else await this.#bring(from, to);
+    this.#announce();
     this.#makeCurrent(from, to);
     return to.connection;
+  }
+
+  /** The branch is not begun yet when this resolves, but will be ahead of what is sent next. */
+  async #joinAhead(from: Branch, nodeId: number): Promise<BackendConnection> {
+    const host = this.#host;
+    if (this.#aside.size === 0) this.#noteFirst(from);
+    const connection = await this.#opening.open(nodeId, true);
+    if (from.connection.closed) {
+      host.backends.giveBack(connection, { discard: false });
+      throw connectionLost(from.connection.address.nodeName);
+    }
+    // Registering gives it its transaction id. If that fails, nothing of the transaction is ever committed.
+    const branch = { connection, wrote: false, hasXid: true, tainted: false, seen: host.steps.last };
+    this.#makeCurrent(from, branch);
+    const registration = registrationValues(transactionKeyOf(this.#transactionId!));
+    host.beginAhead(connection, { registrationValues: registration, onFailed: () => this.abandon() });
+    return connection;
   }
 
   /**
@@ -143,6 +180,7 @@ export class Branches {
     if (current.connection.transactionStatus === TransactionStatus.failed) throw inFailedTransaction();
     const many = this.#aside.size > 0 || nodeIds.some((id) => id !== current.connection.address.nodeId);
     if (many) this.#distribute();
+    this.#announce();
     for (const nodeId of nodeIds) {
       const aside = this.#aside.get(nodeId);
       if (aside) await this.#bring(current, aside);
@@ -258,11 +296,22 @@ export class Branches {
     }
     const current = this.#current();
     const branches = [current, ...this.#aside.values()];
-    const id = this.#transactionId;
+    try {
+      await this.#bringAll(current);
+      await checkWhatWasWritten(branches, host);
+    } catch (error) {
+      await this.rollback();
+      return { kind: 'rolledBack', error: this.waits.toldError(error) };
+    }
+    const transactionId = this.#transactionId;
+    const unregistered = this.#unregistered?.address.nodeId;
     this.#release(branches);
+    const inOrder = [...branches.slice(1), current].sort(
+      (a, b) => Number(this.#isHome(a)) - Number(this.#isHome(b)),
+    );
     const result = await host.state.context.transactions.commit(
-      [...branches.slice(1), current].map((branch) => this.#commitBranch(branch)),
-      id === undefined ? {} : { transactionId: id },
+      inOrder.map((branch) => this.#commitBranch(branch)),
+      { transactionId, unregistered, onNotice: (reader) => host.responses.onNotice(reader) },
     );
     this.#finish(branches);
     return result;
@@ -379,6 +428,34 @@ export class Branches {
     to.seen = steps.last;
   }
 
+  /** Deferred triggers find the same settings everywhere, and the decision is found under one role. */
+  async #bringAll(from: Branch): Promise<void> {
+    if (this.#host.steps.isBlocked) return;
+    for (const branch of this.#aside.values()) if (branch.wrote) await this.#bring(from, branch);
+  }
+
+  /**
+   * What is known of the first branch without a question. One that writes on the home node had better be the commit point, as what
+   * can't be prepared (NOTIFY, also in a trigger) is there as a rule: so it gets a transaction id if it may have none.
+   */
+  #noteFirst(first: Branch): void {
+    const { connection, wrote } = first;
+    first.hasXid ||= this.#host.responses.changedRowsOn === connection;
+    if (first.hasXid || !wrote || !this.#isHome(first)) {
+      this.#unregistered = connection;
+      return;
+    }
+    first.hasXid = true;
+    // If it fails, so will all that follows there, to the end of the transaction.
+    new Exchange({ connection, onAnswer: () => {}, onNotice: undefined }).send([
+      { prepared: BRANCH_REGISTRATION, values: registrationValues(transactionKeyOf(this.#transactionId!)) },
+    ]);
+  }
+
+  #isHome({ connection }: Branch): boolean {
+    return connection.address.nodeId === this.#host.state.context.catalog.current.homeNodeId;
+  }
+
   /** The transaction's branch on a node where it has none yet. */
   async #beginBeside(from: Branch, nodeId: number): Promise<Branch> {
     const { steps } = this.#host;
@@ -473,9 +550,16 @@ export class Branches {
 
   /** From here on the branches are nobody's but the caller's: no loss is the session's, and no cancel comes through. */
   #release(branches: readonly Branch[]): void {
-    for (const { connection } of branches) connection.lessee = undefined;
+    const listener = new CommitListener(this.#host.responses);
+    for (const { connection } of branches) connection.lessee = listener;
     this.#host.connection = undefined;
     this.#forget();
+  }
+
+  #announce(): void {
+    const connection = this.#unregistered;
+    this.#unregistered = undefined;
+    if (connection && !connection.closed) void ask(connection, this.#registration()).catch(() => {});
   }
 
   /** There will be several branches: others have to know whose they are. */
@@ -491,6 +575,7 @@ export class Branches {
     if (this.#transactionId !== undefined)
       this.#host.state.context.distributed.end(transactionKeyOf(this.#transactionId));
     this.#transactionId = undefined;
+    this.#unregistered = undefined;
     this.implicit = false;
     this.#currentHasXid = false;
     this.waits.clear();
@@ -505,7 +590,8 @@ export class Branches {
     for (const { connection } of branches) {
       if (!host.backends.isOwn(connection)) continue;
       connection.lessee = host.responses;
-      if (connection.closed) host.responses.onLost(connection, connectionLost(connection.address.nodeName));
+      // The client hears of its transaction first.
+      if (connection.closed) host.responses.endSession(host.backends.loseOwn(connection));
     }
     for (const { connection, tainted } of others) {
       if (!connection.closed) host.backends.giveBack(connection, { discard: discard || tainted });

@@ -24,6 +24,7 @@ import type { RunningPieces } from './pieces.ts';
 import type { LocalAnswer, Responses } from './responses.ts';
 import type { ClientState } from './state.ts';
 import { TransactionControl } from './transaction-control.ts';
+import { isStep } from './transaction-steps.ts';
 
 const ALL = Symbol('all');
 
@@ -307,6 +308,24 @@ export class Conversation {
     }
   }
 
+  /** What is to be done when the server has carried the plan out: what it does to the transaction is noted then. */
+  stepsOf(plan: QueryPlan): (() => void) | undefined {
+    if (!plan.statements.some(({ effects }) => effects.some(isStep))) return undefined;
+    const { lease } = this;
+    return () => {
+      for (const effect of plan.statements.flatMap(({ effects }) => effects)) {
+        // Under a SET LOCAL, the session's own new value can't be read: such a transaction stays where it is.
+        if (
+          effect.kind === 'set' &&
+          effect.local &&
+          effect.names.some((name) => lease.steps.hasSessionSet(name))
+        )
+          lease.isFloating = false;
+        lease.steps.note(effect);
+      }
+    };
+  }
+
   /** To be called when a query is about to be sent. Gives what is to be done when it has been carried out, if anything. */
   noteSending(plan: QueryPlan, connection: BackendConnection): (() => void) | undefined {
     let afterwards: (() => void) | undefined;
@@ -427,4 +446,11 @@ const WITHOUT_WRITES = new Set([
 function mayWrite({ readOnly, placement, unknownFunctions, effects }: StatementPlan): boolean {
   if (readOnly || (effects[0] && WITHOUT_WRITES.has(effects[0].kind))) return false;
   return placement.kind !== 'anywhere' || unknownFunctions.length > 0;
+}
+
+export function together(first: (() => void) | undefined, second: (() => void) | undefined): () => void {
+  return () => {
+    first?.();
+    second?.();
+  };
 }

@@ -24,7 +24,7 @@ import type { FrameReader } from '../wire/frame-reader.ts';
 import { BindView, readClose, readDescribe, readExecute, readParse } from '../wire/frontend.ts';
 import { PipelineFailed } from './branches.ts';
 import { type ClientPortal, ClientPortals } from './client-portals.ts';
-import { type Conversation, type Deallocation, deallocated, type PARKED } from './conversation.ts';
+import { type Conversation, type Deallocation, deallocated, type PARKED, together } from './conversation.ts';
 import { HeldWrite } from './held-write.ts';
 import { LocalAnswers } from './local-answers.ts';
 import { noPortal, noStatement } from './missing-names.ts';
@@ -526,7 +526,8 @@ export class ExtendedProtocol {
     const { plan } = portal.statement.cached;
     let tag = portal.tag;
     const afterwards = this.#c.noteSending(plan, connection);
-    if (afterwards) tag = { ...tag, onDone: afterwards };
+    const steps = this.#c.stepsOf(plan);
+    if (afterwards || steps) tag = { ...tag, onDone: together(afterwards, steps) };
     const [effect] = plan.statements[0]?.effects ?? [];
     if (effect?.kind === 'sqlPrepare' && typeof deallocated(plan.text) === 'symbol') {
       const all = this.#deallocate(undefined)!;

@@ -22,7 +22,7 @@ import { assert } from '../base/assert.ts';
 import { connectionLost, inFailedTransaction, objectError, type PosternError } from '../base/errors.ts';
 import type { SessionEffect } from '../plan/plan.ts';
 import { Branches, type BranchHost } from './branches.ts';
-import { HeldBegin } from './held-begin.ts';
+import { type BranchBegin, HeldBegin } from './held-begin.ts';
 import type { Responses } from './responses.ts';
 import { SessionBackends } from './session-backends.ts';
 import { readBack } from './settings-readback.ts';
@@ -58,7 +58,7 @@ export class Lease implements BranchHost {
   /** What it has done to the session. */
   readonly steps = new TransactionSteps();
   /** It has done nothing else, and may move. */
-  #isFloating = false;
+  isFloating = false;
   /** Its branches on other nodes. */
   readonly branches: Branches = new Branches(this);
   #searchPathStale = false;
@@ -134,7 +134,7 @@ export class Lease implements BranchHost {
       !this.settingsChanged &&
       !this.ddlUncommitted &&
       !this.#searchPathStale &&
-      !this.#isFloating &&
+      !this.isFloating &&
       this.pinReason === undefined
     );
   }
@@ -163,7 +163,7 @@ export class Lease implements BranchHost {
       return this.#acquire(nodeId ?? this.state.context.catalog.current.homeNodeId, nodeId === undefined);
     if (this.#reading) return this.drained().then(() => this.ensure(nodeId));
     if (nodeId === undefined || held.address.nodeId === nodeId) {
-      if (nodeId !== undefined) this.#isFloating = false;
+      if (nodeId !== undefined) this.isFloating = false;
       if (this.state.transaction === 'virtual') return this.#begin(held, nodeId === undefined);
       return held;
     }
@@ -171,7 +171,7 @@ export class Lease implements BranchHost {
     if (this.unsynced || held.transactionStatus !== TransactionStatus.idle) {
       if (held.transactionStatus === TransactionStatus.failed && held.pendingCount === 0)
         throw inFailedTransaction();
-      if (this.#isFloating && !this.unsynced && held.transactionStatus === TransactionStatus.inBlock)
+      if (this.isFloating && !this.unsynced && held.transactionStatus === TransactionStatus.inBlock)
         return this.#move(held, nodeId);
       return this.branches.join(nodeId);
     }
@@ -194,9 +194,6 @@ export class Lease implements BranchHost {
             if (name === 'search_path' || decidesReading(name))
               this.#scopeInTransaction = `transaction ${++transactionScopes}`;
             if (!effect.local) this.#touched.add(name);
-            // Under a SET LOCAL, the session's own new value can't be read: such a transaction stays where it is.
-            if (effect.local && this.#isFloating && this.steps.hasSessionSet(name)) this.#isFloating = false;
-            this.steps.add({ kind: 'set', name, local: effect.local });
           }
           break;
         case 'setMany':
@@ -211,7 +208,7 @@ export class Lease implements BranchHost {
           for (const name of this.state.settings.values.keys()) if (name !== 'role') this.#touched.add(name);
           for (const name of this.state.defaults.values.keys()) if (name !== 'role') this.#touched.add(name);
           this.#searchPathStale = true;
-          this.#isFloating = false;
+          this.isFloating = false;
           break;
         case 'pin':
           this.pin(effect.reason);
@@ -219,18 +216,13 @@ export class Lease implements BranchHost {
         case 'sqlPrepare':
           this.pin('PREPARE');
           break;
-        case 'savepoint':
-          this.steps.add({ kind: 'savepoint', name: effect.name });
-          break;
         case 'releaseSavepoint':
           this.#endSent = true;
-          this.steps.release(effect.name);
           break;
         case 'rollbackToSavepoint':
           this.#endSent = true;
-          this.steps.rollbackTo(effect.name);
           // What it takes back of settings is not known here.
-          this.#isFloating = false;
+          this.isFloating = false;
           if (this.#touched.size > 0) this.#searchPathStale = true;
           break;
         case 'begin':
@@ -244,6 +236,7 @@ export class Lease implements BranchHost {
           this.#endSent = true;
           this.#blockEndSent = !effect.chain;
           break;
+        case 'savepoint':
         case 'discardAll':
           break;
         case 'ddl':
@@ -259,7 +252,7 @@ export class Lease implements BranchHost {
     assert(connection, 'a session is pinned to the backend that it holds');
     this.pinReason ??= reason;
     this.backends.keep(connection);
-    this.#isFloating = false;
+    this.isFloating = false;
   }
 
   /** Has the session had one backend on this node since it was pinned there? */
@@ -313,7 +306,7 @@ export class Lease implements BranchHost {
   }
 
   #endTransaction(): void {
-    this.#isFloating = false;
+    this.isFloating = false;
     this.steps.clear();
     this.wrote = false;
     this.ddlUncommitted = false;
@@ -418,6 +411,13 @@ export class Lease implements BranchHost {
     this.abandon(connection);
   }
 
+  beginAhead(connection: BackendConnection, branch: BranchBegin): void {
+    const { state, responses } = this;
+    this.beginSent = true;
+    this.#heldBegin = new HeldBegin({ state, responses, connection, branch });
+    this.#heldBegin.send();
+  }
+
   /** In whatever state: rolled back and given back, in the background. */
   abandon(connection: BackendConnection): void {
     if (this.backends.isOwn(connection)) {
@@ -453,7 +453,7 @@ export class Lease implements BranchHost {
   async settle(): Promise<boolean> {
     const { connection } = this;
     // Whoever settles it has other nodes in mind: from here on the transaction is on this one to stay.
-    this.#isFloating = false;
+    this.isFloating = false;
     if (!connection) return true;
     if (!this.unsynced) {
       await this.drained();
@@ -516,7 +516,7 @@ export class Lease implements BranchHost {
     this.#heldBegin.send();
     this.steps.clear();
     this.wrote = false;
-    this.#isFloating = floating;
+    this.isFloating = floating;
     return connection;
   }
 
@@ -532,7 +532,7 @@ export class Lease implements BranchHost {
 
   /** Moves a transaction that has only made settings and savepoints to the node that its first real statement needs. */
   async #move(from: BackendConnection, nodeId: number): Promise<BackendConnection> {
-    this.#isFloating = false;
+    this.isFloating = false;
     const question = this.steps.question();
     const [values = []] = question === undefined ? [] : await ask(from, question);
     const replay = this.steps.replay(values);

@@ -334,6 +334,7 @@ class LiftedAnswers implements ResponseSink {
     if (position !== undefined)
       fields.set('P', String(mapPosition(this.#text, this.#lifted)(Number(position))));
     const told = this.#tag.leaf ? inUsersNames(fields, this.#tag.leaf) : fields;
+    this.#c.responses.errorsTold++;
     encodeErrorFields(this.#c.state.output.writer, 'E', told);
   }
 

@@ -89,6 +89,15 @@ export class Responses implements ResponseSink {
   #toldVersion = -1;
   /** Since the client's last Sync, a message of the extended protocol has failed. */
   pipelineFailed = false;
+  /** ReadyForQuery is not passed on: the client's query string is carried out in parts. */
+  holdsReady = false;
+  /** How many errors its client has heard. */
+  errorsTold = 0;
+  /**
+   * The statement answered last changed rows of a leaf here, so that the transaction it was in has a transaction id of the
+   * server's. undefined: not known.
+   */
+  changedRowsOn: BackendConnection | undefined;
   #owedReady = 0;
   #settling: (() => void)[] = [];
   #copying: (() => void)[] = [];
@@ -152,6 +161,7 @@ export class Responses implements ResponseSink {
         break;
       case Backend.CommandComplete:
         this.#state.copyIn = false;
+        this.changedRowsOn = request?.leaf && tellsChangedRows(reader) ? this.#lease.connection : undefined;
         break;
       case Backend.ParseComplete:
         if (request?.statement) request.statement.validated = true;
@@ -214,11 +224,16 @@ export class Responses implements ResponseSink {
     const owed = this.owedReady;
     for (let i = 0; i < owed; i++) {
       this.writeError(error);
-      encodeReadyForQuery(this.#state.output.writer, this.ownStatus());
+      if (!this.holdsReady) encodeReadyForQuery(this.#state.output.writer, this.ownStatus());
     }
     this.onVoid(unsynced || implicit ? error : undefined);
     this.owe(-owed);
     this.#checkCopying();
+  }
+
+  /** The session can't go on. Its client hears all that it is owed first. */
+  endSession(error: PosternError): void {
+    setImmediate(() => void this.settled().then(() => this.onFatal(error)));
   }
 
   /** What ReadyForQuery says when no backend is held. */
@@ -234,6 +249,7 @@ export class Responses implements ResponseSink {
   }
 
   writeError(error: unknown): void {
+    this.errorsTold++;
     const { writer } = this.#state.output;
     if (error instanceof PosternError) encodeErrorResponse(writer, error);
     else if (error instanceof ServerError) encodeErrorFields(writer, 'E', error.fields);
@@ -271,7 +287,7 @@ export class Responses implements ResponseSink {
       // In a transaction that failed here, a server may still be asked what is wrong with a text.
       const status =
         this.#state.transaction === 'none' ? statusLetter(connection.transactionStatus) : this.ownStatus();
-      encodeReadyForQuery(this.#state.output.writer, status);
+      if (!this.holdsReady) encodeReadyForQuery(this.#state.output.writer, status);
     }
     this.#lease.onReady();
     this.owe(-1);
@@ -297,6 +313,7 @@ export class Responses implements ResponseSink {
 
   /** A server's ErrorResponse to one of a request's messages, in the client's own terms. */
   writeServerError(frame: Frame, kind: PendingKind, request: RequestTag | undefined): void {
+    this.errorsTold++;
     const { writer } = this.#state.output;
     const victimOf = this.#lease.branches.waits.victimOf(frame);
     if (victimOf) {
@@ -386,6 +403,14 @@ export class InjectedParse implements ResponseSink {
     this.#responses.onDiscarded(kind, tag);
   }
   onLost(): void {}
+}
+
+/** Is it the tag of INSERT, UPDATE, DELETE or MERGE with a count above 0? */
+function tellsChangedRows({ buffer, start, end }: Frame): boolean {
+  const first = buffer[start + 5];
+  const isWrite = first === 0x49 || first === 0x55 || first === 0x44 || first === 0x4d;
+  const isZero = buffer[end - 2] === 0x30 && buffer[end - 3] === 0x20;
+  return isWrite && !isZero;
 }
 
 /** The number of parameters is told with the name of the statement. */

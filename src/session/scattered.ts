@@ -82,18 +82,6 @@ export class ScatteredStatements {
       );
     }
     portal.done = true;
-    const { lease } = this.#c;
-    if (
-      this.#c.state.transaction === 'none' &&
-      !lease.inBlock &&
-      !lease.branches.implicit &&
-      lease.unsynced
-    ) {
-      throw notSupported(
-        'a statement over several buckets in a pipeline behind statements of one bucket',
-        'Send a Sync before it, or BEGIN.',
-      );
-    }
     const tag = await this.#run(portal, undefined);
     encodeCommandComplete(this.#c.state.output.writer, tag);
   }

@@ -9,7 +9,7 @@ import { ask } from '../backend/internal-query.ts';
 import type { AcquireTicket, NodePool } from '../backend/pool.ts';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { objectError } from '../base/errors.ts';
+import { objectError, ownBackendLost, type PosternError } from '../base/errors.ts';
 import type { ClientState } from './state.ts';
 
 export class SessionBackends {
@@ -19,6 +19,8 @@ export class SessionBackends {
   #ticket: AcquireTicket = { giveUp: undefined };
   #awaitedNodeId: number | undefined;
   #ended = false;
+  /** Its own one is gone, and with it what the session had there: nothing can go on elsewhere. */
+  #lost: PosternError | undefined;
 
   constructor(state: ClientState) {
     this.#state = state;
@@ -50,6 +52,13 @@ export class SessionBackends {
     return this.isOwn(connection) && this.#own.delete(connection.address.nodeId);
   }
 
+  /** As it ended its transaction. Gives what the client has to hear after the outcome. */
+  loseOwn(connection: BackendConnection): PosternError {
+    this.forget(connection);
+    this.#lost = ownBackendLost(connection.address.nodeName);
+    return this.#lost;
+  }
+
   forgetOwn(): void {
     this.#own.clear();
   }
@@ -58,13 +67,14 @@ export class SessionBackends {
    * At once where one is there, which is the usual case. `beside`: the session holds a connection to another node, in the same
    * transaction.
    */
-  obtain(nodeId: number, { beside }: { beside: boolean }): BackendConnection | Promise<BackendConnection> {
+  obtain(nodeId: number, options: { beside: boolean }): BackendConnection | Promise<BackendConnection> {
+    if (this.#lost) throw this.#lost;
     const own = this.#own.get(nodeId);
     if (own) return own;
     const { settings, user, context } = this.#state;
     const pool = context.pools.get(nodeId);
     assert(pool, `no pool for node ${nodeId}`);
-    const idle = pool.tryAcquire(user, settings);
+    const idle = pool.tryAcquire(user, settings, options);
     if (idle) return idle;
     const ticket: AcquireTicket = { giveUp: undefined };
     this.#ticket = ticket;
@@ -73,7 +83,7 @@ export class SessionBackends {
       ticket.giveUp = undefined;
       this.#awaitedNodeId = undefined;
     };
-    return pool.acquire(user, settings, { ticket, beside }).then(
+    return pool.acquire(user, settings, { ticket, ...options }).then(
       (connection) => {
         done();
         if (!this.#ended) return connection;

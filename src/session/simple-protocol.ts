@@ -5,9 +5,9 @@
  * backend/connection.ts → PostgreSQL; and back through responses.ts.
  */
 
-import type { BackendConnection } from '../backend/connection.ts';
+import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { inFailedTransaction, notSupported, PosternError } from '../base/errors.ts';
-import { type Choice, choose, chooseNow, SCATTERED } from '../execute/choose.ts';
+import { type Choice, choose, chooseNow, SCATTERED, SeveralNodes } from '../execute/choose.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
 import { rewriteQuery } from '../plan/rewrite.ts';
@@ -20,8 +20,10 @@ import type { Conversation, PARKED } from './conversation.ts';
 import { LiftedQueries } from './lifted-queries.ts';
 import { noSavepoint } from './missing-names.ts';
 import type { PreparedExecution } from './prepared-execution.ts';
+import { QueryScript } from './query-script.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
 import { ScatteredStatements } from './scattered.ts';
+import { isStep } from './transaction-steps.ts';
 
 /** A text that fails in any server: sent where a transaction has to fail for a reason of the router's. */
 export const FAILING_TEXT = 'refused_by_postern';
@@ -29,11 +31,13 @@ export const FAILING_TEXT = 'refused_by_postern';
 export class SimpleProtocol {
   readonly #c: Conversation;
   readonly #lifted: LiftedQueries;
+  readonly #script: QueryScript;
   readonly #scattered: ScatteredStatements;
 
   constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
     this.#scattered = new ScatteredStatements(conversation, execution);
+    this.#script = new QueryScript(conversation, (text) => this.#guarded(() => this.#planned(text)));
     this.#lifted = new LiftedQueries({
       conversation,
       execution,
@@ -90,7 +94,10 @@ export class SimpleProtocol {
       this.#ready();
       return;
     }
-    if (state.transaction === 'failed') return this.#inFailed(plan);
+    if (state.transaction === 'failed') {
+      if (plan.statements.length > 1) return this.#script.run(plan).then(() => this.#ready());
+      return this.#inFailed(plan);
+    }
     const facts = this.#c.checkFunctions(plan);
     if (facts) return facts.then(() => this.#dispatch(cached));
     return this.#dispatch(cached);
@@ -100,7 +107,6 @@ export class SimpleProtocol {
     const { state, lease } = this.#c;
     const { plan } = cached;
     const [first] = plan.statements;
-    this.#c.control.checkScript(plan);
     if (lease.branches.implicit) {
       return lease.branches.rollback().then(() => {
         throw notSupported(
@@ -146,9 +152,34 @@ export class SimpleProtocol {
         'Send it alone.',
       );
     }
+    if (plan.statements.length > 1) return this.#several(cached);
     const choice = chooseNow(plan, undefined, this.#c.chooseContext);
     if (choice) return this.#send(cached, choice);
     return choose(plan, undefined, this.#c.chooseContext).then((chosen) => this.#send(cached, chosen));
+  }
+
+  get #hasOtherNodes(): boolean {
+    return this.#c.state.context.pools.size > 1;
+  }
+
+  /** Statements of one node go there together, others one by one. */
+  async #several(cached: CachedQuery): Promise<void> {
+    const { plan } = cached;
+    let choice: Choice;
+    try {
+      const { chooseContext, control } = this.#c;
+      choice = chooseNow(plan, undefined, chooseContext) ?? (await choose(plan, undefined, chooseContext));
+      // What a server says of a leaf can be told in the user's names if it is clear which leaf that is; and what a string has
+      // done to its transaction is known only if it is clear where it has failed.
+      const areApart = namesSeveralLeaves(plan, choice) || (this.#hasOtherNodes && hasSteps(plan));
+      if (areApart || control.concerns(plan, choice.nodeId)) throw new SeveralNodes();
+    } catch (error) {
+      if (!(error instanceof SeveralNodes)) throw error;
+      await this.#script.run(plan);
+      this.#ready();
+      return;
+    }
+    await this.#send(cached, choice);
   }
 
   #send(cached: CachedQuery, choice: Choice): void | Promise<void> {
@@ -184,7 +215,8 @@ export class SimpleProtocol {
       }
     }
     const afterwards = this.#c.noteSending(plan, connection);
-    if (afterwards) tag = { ...tag, onDone: afterwards };
+    const onDone = this.#whenDone(plan, afterwards);
+    if (onDone) tag = { ...tag, onDone };
     const onFailed = this.#c.lease.unsynced ? undefined : this.#c.lease.afterFailedBegin;
     if (onFailed) tag = { ...tag, onFailed };
     // PostgreSQL (18 at least) may end a Query inside a pipeline with its transaction half open: "unexpected state STARTED"
@@ -193,6 +225,16 @@ export class SimpleProtocol {
     responses.owe(1);
     connection.query(text, responses, tag);
     this.#c.noteSent(plan, connection);
+  }
+
+  /** At ReadyForQuery: one statement has been carried out unless its transaction has failed by now. */
+  #whenDone(plan: QueryPlan, afterwards: (() => void) | undefined): (() => void) | undefined {
+    const steps = this.#c.stepsOf(plan);
+    if (!steps) return afterwards;
+    return () => {
+      afterwards?.();
+      if (this.#c.lease.connection?.transactionStatus !== TransactionStatus.failed) steps();
+    };
   }
 
   /** In a transaction that failed here, only its end is taken. */
@@ -239,7 +281,7 @@ export class SimpleProtocol {
     responses.owe(1);
     this.#c.inTurn({
       write: (writer) => {
-        encodeReadyForQuery(writer, this.#c.currentStatus());
+        if (!responses.holdsReady) encodeReadyForQuery(writer, this.#c.currentStatus());
         responses.owe(-1);
       },
       onFailed: () => responses.owe(-1),
@@ -269,6 +311,19 @@ export class SimpleProtocol {
     this.#ready();
     lease.onReady();
   }
+}
+
+function hasSteps(plan: QueryPlan): boolean {
+  return plan.statements.some(({ effects }) => effects.some(isStep));
+}
+
+function namesSeveralLeaves(plan: QueryPlan, { statements }: Choice): boolean {
+  const leaves = new Set<string>();
+  for (const [i, { bucket }] of statements.entries()) {
+    const { placement } = plan.statements[i]!;
+    if (bucket >= 0 && placement.kind === 'keyed') leaves.add(`${placement.table.id} ${bucket}`);
+  }
+  return leaves.size > 1;
 }
 
 /** Of a BEGIN that is answered here. */

@@ -4,9 +4,10 @@
  *
  * Next hop: branches.ts, and txn/coordinator.ts for a COMMIT.
  */
-import { notSupported, objectError } from '../base/errors.ts';
+import { objectError } from '../base/errors.ts';
 import type { QueryPlan, SessionEffect, StatementPlan } from '../plan/plan.ts';
 import { encodeNoticeResponse } from '../wire/backend.ts';
+import type { FrameWriter } from '../wire/frame-writer.ts';
 import { PipelineFailed } from './branches.ts';
 import type { Conversation } from './conversation.ts';
 
@@ -36,14 +37,13 @@ export class TransactionControl {
     return this.#controlOf(statement) !== undefined;
   }
 
-  /** Throws 0A000 if the text would end the transaction on one of its nodes only. */
-  checkScript(plan: QueryPlan): void {
-    if (plan.statements.length < 2 || !this.#c.lease.branches.areMany) return;
-    if (!plan.statements.some((statement) => this.#controlOf(statement))) return;
-    throw notSupported(
-      'COMMIT, ROLLBACK or SAVEPOINT in one query string with others, in a transaction over several nodes',
-      'Send it alone.',
-    );
+  /** Would one of the statements of a query string end the transaction, or go back in it, on another node than those it is on? */
+  concerns(plan: QueryPlan, nodeId: number | undefined): boolean {
+    const { lease } = this.#c;
+    const held = lease.connection?.address.nodeId;
+    if (held === undefined || (!lease.branches.areMany && (nodeId === undefined || nodeId === held)))
+      return false;
+    return plan.statements.some(({ effects: [effect] }) => effect !== undefined && isControl(effect));
   }
 
   /** Carries it out, and gives its command tag. Rejects with what the client hears; after COMMIT the transaction is over even so. */
@@ -52,7 +52,7 @@ export class TransactionControl {
     const { lease, state } = this.#c;
     const { branches } = lease;
     if (!(await lease.settle())) throw new PipelineFailed();
-    if (branches.implicit) this.#checkImplicit(control);
+    if (branches.implicit) checkOutsideOfBlock(control, state.output.writer);
     switch (control.kind) {
       case 'begin':
         branches.makeExplicit();
@@ -79,19 +79,6 @@ export class TransactionControl {
     }
   }
 
-  /** There is no BEGIN of the client's: an error or a warning, as PostgreSQL has it. */
-  #checkImplicit(control: Control): void {
-    let name = NEEDS_BLOCK[control.kind];
-    if (control.kind === 'commit' || control.kind === 'rollback') {
-      if (control.chain) name = `${control.kind.toUpperCase()} AND CHAIN`;
-      else {
-        const { writer } = this.#c.state.output;
-        encodeNoticeResponse(writer, 'WARNING', '25P01', 'there is no transaction in progress');
-      }
-    }
-    if (name !== undefined) throw objectError('25P01', `${name} can only be used in transaction blocks`);
-  }
-
   /** The end of an implicit transaction that has not failed so far. Rejects with what the client hears; it is over even so. */
   async endImplicit(): Promise<void> {
     await this.#commit();
@@ -114,18 +101,22 @@ export class TransactionControl {
     const { branches } = this.#c.lease;
     if (!branches.areMany) return undefined;
     const [effect] = statement?.effects ?? [];
-    switch (effect?.kind) {
-      case 'begin':
-        return branches.implicit ? effect : undefined;
-      case 'commit':
-      case 'rollback':
-      case 'savepoint':
-      case 'releaseSavepoint':
-      case 'rollbackToSavepoint':
-        return effect;
-      default:
-        return undefined;
-    }
+    if (!effect || !isControl(effect)) return undefined;
+    return effect.kind === 'begin' && !branches.implicit ? undefined : effect;
+  }
+}
+
+function isControl(effect: SessionEffect): effect is Control {
+  switch (effect.kind) {
+    case 'begin':
+    case 'commit':
+    case 'rollback':
+    case 'savepoint':
+    case 'releaseSavepoint':
+    case 'rollbackToSavepoint':
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -133,4 +124,15 @@ export class TransactionControl {
 export function endsTransaction(statement: StatementPlan | undefined): boolean {
   const kind = statement?.effects[0]?.kind;
   return kind === 'commit' || kind === 'rollback' || kind === 'rollbackToSavepoint';
+}
+
+/** Of a statement where there is no BEGIN of the client's: an error or a warning, as PostgreSQL has it. */
+export function checkOutsideOfBlock(effect: SessionEffect, writer: FrameWriter): void {
+  if (!isControl(effect)) return;
+  let name = NEEDS_BLOCK[effect.kind];
+  if (effect.kind === 'commit' || effect.kind === 'rollback') {
+    if (effect.chain) name = `${effect.kind.toUpperCase()} AND CHAIN`;
+    else encodeNoticeResponse(writer, 'WARNING', '25P01', 'there is no transaction in progress');
+  }
+  if (name !== undefined) throw objectError('25P01', `${name} can only be used in transaction blocks`);
 }

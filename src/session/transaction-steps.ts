@@ -7,6 +7,7 @@
  */
 import { notSupported } from '../base/errors.ts';
 import { quoteIdentifier, quoteLiteral } from '../pg/identifier.ts';
+import type { SessionEffect } from '../plan/plan.ts';
 
 export type TransactionStep =
   | { readonly kind: 'set'; readonly name: string; readonly local: boolean }
@@ -55,9 +56,35 @@ export class TransactionSteps {
     this.#blockedBy = undefined;
   }
 
+  get isBlocked(): boolean {
+    return this.#blockedBy !== undefined;
+  }
+
   /** Something was done that can't be made again anywhere else. */
   block(what: string): void {
     this.#blockedBy = what;
+  }
+
+  /** What the server has carried out. */
+  note(effect: SessionEffect): void {
+    switch (effect.kind) {
+      case 'set':
+        for (const name of effect.names) this.add({ kind: 'set', name, local: effect.local });
+        break;
+      case 'savepoint':
+        this.add({ kind: 'savepoint', name: effect.name });
+        break;
+      case 'releaseSavepoint':
+        this.release(effect.name);
+        break;
+      case 'rollbackToSavepoint':
+        this.rollbackTo(effect.name);
+        break;
+      case 'commit':
+      case 'rollback':
+        this.clear();
+        break;
+    }
   }
 
   add(step: TransactionStep): void {
@@ -140,3 +167,12 @@ export class TransactionSteps {
     return this.#steps.findLastIndex(({ step }) => step.kind === 'savepoint' && step.name === savepoint);
   }
 }
+
+/** Is it something that note() takes note of? */
+export function isStep({ kind }: SessionEffect): boolean {
+  return STEPS.has(kind);
+}
+
+const STEPS = new Set<SessionEffect['kind']>([
+  ...(['set', 'savepoint', 'releaseSavepoint', 'rollbackToSavepoint', 'commit', 'rollback'] as const),
+]);

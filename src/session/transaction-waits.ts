@@ -15,11 +15,17 @@ const QUERY_CANCELED = '57014';
 export class TransactionWaits implements DistributedTransactionHandle {
   readonly #backends: () => SessionBackends;
   readonly #busy: () => readonly BackendConnection[];
+  readonly announce: () => void;
   /** What its client hears instead of the cancel. */
   #victimOf: PosternError | undefined;
   #askedAtMs = 0;
 
-  constructor(options: { backends: () => SessionBackends; busy: () => readonly BackendConnection[] }) {
+  constructor(options: {
+    backends: () => SessionBackends;
+    busy: () => readonly BackendConnection[];
+    announce: () => void;
+  }) {
+    this.announce = options.announce;
     this.#backends = options.backends;
     this.#busy = options.busy;
   }

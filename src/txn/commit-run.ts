@@ -82,7 +82,7 @@ export class CommitRun {
   readonly #onAnswer: (result: CommitResult) => void;
   readonly #onEnd: () => void;
   readonly #onFailure: (error: unknown) => void;
-  readonly #isRegistered: boolean;
+  readonly #unregistered: number | 'commitPoint' | undefined;
   readonly #exchanges = new Map<number, Exchange>();
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queue: CommitEvent[] = [];
@@ -97,8 +97,8 @@ export class CommitRun {
 
   constructor(options: {
     transactionId: string;
-    /** The branches hold the locks of registration.ts already. */
-    isRegistered: boolean;
+    /** The node whose branch does not hold the lock of registration.ts yet. */
+    unregistered: number | 'commitPoint' | undefined;
     world: CommitWorld;
     branches: ReadonlyMap<number, BackendConnection>;
     start: CommitStep;
@@ -117,7 +117,7 @@ export class CommitRun {
     this.#onAnswer = options.onAnswer;
     this.#onEnd = options.onEnd;
     this.#onFailure = options.onFailure;
-    this.#isRegistered = options.isRegistered;
+    this.#unregistered = options.unregistered;
     this.#state = options.start.state;
   }
 
@@ -332,18 +332,23 @@ export class CommitRun {
         commitPointNodeId: commitPoint,
         commitPointBackend: this.#world.factsOf(this.#connection(commitPoint)).identity,
       });
-      if (!this.#isRegistered) this.#register(this.#connection(commitPoint));
+      if (this.#unregistered === 'commitPoint' || this.#unregistered === commitPoint)
+        this.#register(this.#connection(commitPoint));
     }
     const values = [this.transactionId, String(commitPoint), `{${participants.join()}}`];
     const prepare: Step = { prepared: undefined, text: `PREPARE TRANSACTION '${this.#gid}'` };
-    this.#ask(nodeId, 'prepare', effect.mark ? [{ prepared: MARK, values }, prepare] : [prepare]);
+    const steps: Step[] = effect.mark ? [{ prepared: MARK, values }, prepare] : [prepare];
+    if (this.#unregistered === nodeId) steps.unshift(this.#registration());
+    this.#ask(nodeId, 'prepare', steps);
   }
 
   /** Ahead of its decision, on the same connection: a failure or loss of it becomes one of the decision's. */
   #register(connection: BackendConnection): void {
-    new Exchange({ connection, onAnswer: () => {}, onNotice: undefined }).send([
-      { prepared: REGISTRATION, values: registrationValues(transactionKeyOf(this.transactionId)) },
-    ]);
+    new Exchange({ connection, onAnswer: () => {}, onNotice: undefined }).send([this.#registration()]);
+  }
+
+  #registration(): Step {
+    return { prepared: REGISTRATION, values: registrationValues(transactionKeyOf(this.transactionId)) };
   }
 
   #decide(effect: Extract<CommitEffect, { kind: 'decide' }>): void {

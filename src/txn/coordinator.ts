@@ -63,6 +63,8 @@ export interface CommitCallOptions {
   readonly onNotice?: ((reader: FrameReader) => void) | undefined;
   /** The id under which the branches are registered already (registration.ts). Default: a new one, registered here. */
   readonly transactionId?: string | undefined;
+  /** The node of the one branch that is not registered. Default: the commit point if there is no id, else none. */
+  readonly unregistered?: number | undefined;
 }
 
 export interface TransactionCoordinator {
@@ -170,7 +172,7 @@ export class Coordinator implements TransactionCoordinator {
     const start = startCommit(facts, this.#world.options);
     const run = new CommitRun({
       transactionId: call.transactionId ?? randomUUID(),
-      isRegistered: call.transactionId !== undefined,
+      unregistered: call.transactionId === undefined ? 'commitPoint' : call.unregistered,
       world: this.#world,
       branches: new Map(branches.map(({ connection }) => [connection.address.nodeId, connection])),
       start,

@@ -32,6 +32,8 @@ import type { DistributedTransactions } from './registry.ts';
 /** Together below a second, with the looks. */
 const INTERVAL_MS = 300;
 const WAITED_MS_MIN = 250;
+/** Most wait for less, and need not be seen. */
+const ANNOUNCED_AFTER_MS = 20;
 /** What a look waits for a node. */
 const ANSWER_TIMEOUT_MS = 1_000;
 const RECONNECT_DELAY_MS = 1_000;
@@ -106,9 +108,11 @@ export class DeadlockDetector {
   #waitingLong(): Map<number, number> {
     const nowMs = this.#options.now();
     const waiting = new Map<number, number>();
-    for (const [key, { waitingSinceMs }] of this.#options.transactions.entries()) {
-      if (waitingSinceMs !== undefined && nowMs - waitingSinceMs >= WAITED_MS_MIN)
-        waiting.set(key, waitingSinceMs);
+    for (const [key, handle] of this.#options.transactions.entries()) {
+      const { waitingSinceMs } = handle;
+      if (waitingSinceMs === undefined) continue;
+      if (nowMs - waitingSinceMs >= ANNOUNCED_AFTER_MS) handle.announce();
+      if (nowMs - waitingSinceMs >= WAITED_MS_MIN) waiting.set(key, waitingSinceMs);
     }
     return waiting;
   }

@@ -39,6 +39,16 @@ export const REGISTRATION: SharedStatement = {
   validated: true,
 };
 
+/**
+ * The same for a branch that is about to write: it gets its transaction id as well, so that nobody has to ask later whether it
+ * may be the commit point (SPEC.md, I4).
+ */
+export const BRANCH_REGISTRATION: SharedStatement = {
+  text: 'SELECT pg_catalog.pg_advisory_xact_lock_shared($1, $2), pg_catalog.pg_current_xact_id()',
+  parameterOids: [OID.int4, OID.int4],
+  validated: true,
+};
+
 export function registrationValues(transactionKey: number): readonly [string, string] {
   assert(
     Number.isInteger(transactionKey) && transactionKey >= 0 && transactionKey < KEY_SPAN,

@@ -1,7 +1,7 @@
 /**
  * The distributed transactions of this router: what the deadlock detector must know of them, and the one thing that it may
- * do to them. A session begins an entry before it asks for a connection to its second node (and has its first branch
- * registered by then, registration.ts), and ends it when the transaction has ended, in whatever way.
+ * do to them. A session begins an entry before it asks for a connection to its second node, and ends it when the transaction
+ * has ended, in whatever way.
  */
 import { assert } from '../base/assert.ts';
 import type { PosternError } from '../base/errors.ts';
@@ -15,6 +15,11 @@ export interface DistributedTransactionHandle {
   readonly waitingSinceMs: number | undefined;
   /** The node in whose pool it stands in line for a backend connection now. */
   readonly awaitedPoolNodeId: number | undefined;
+  /**
+   * It has waited for a while, and will be looked for: what has not been registered so far (registration.ts) is now. A second call
+   * does nothing. Never throws.
+   */
+  announce(): void;
   /**
    * It is the victim of a deadlock: its running statements are canceled, or its place in a pool's line is given up; what the
    * client hears is `error`, and the transaction has failed. Does nothing when it may not be canceled any more: from the

@@ -21,7 +21,7 @@ export async function rowsOf(cluster: TestCluster, at: number, query: string): P
 export async function unequalNodes(cluster: TestCluster, table: string): Promise<readonly number[]> {
   const sums = await queryCopies(
     cluster,
-    `SELECT count(*)::int, md5(coalesce(string_agg(t::text, chr(10) ORDER BY t::text COLLATE "C"), '')) FROM ${table} AS t`,
+    `SELECT count(*)::int, md5(coalesce(string_agg(whole_row::text, chr(10) ORDER BY whole_row::text COLLATE "C"), '')) FROM ${table} AS whole_row`,
   );
   const [home] = sums;
   return sums.flatMap((sum, at) => (JSON.stringify(sum) === JSON.stringify(home) ? [] : [at]));

@@ -1,18 +1,19 @@
 /**
  * A TCP relay between a router and one server, so that a test can take the network away from between them: cut (both
- * ends see it at once), or silent (nothing passes, nobody is told, as with a lost route or a frozen machine).
+ * ends see it at once), silent (nothing passes, nobody is told, as with a lost route or a frozen machine), or mute (only what
+ * the server says is held back).
  *
  *   passing ──cut()──▶ cut ──heal()──▶ passing        connections are reset, and new ones too
  *      │ ▲
  *      ▼ │ heal(): what was held back goes on; or cut(): it is lost
- *    silent                                           new connections are accepted, and hear nothing
+ *    silent, mute                                     new connections are accepted, and hear nothing
  *
  * It can also break a branch behind its router's back: failOpenTransactions() sends a statement that fails on each idle
  * connection with an open transaction, and swallows the answer.
  */
 import * as net from 'node:net';
 
-type Mode = 'passing' | 'silent' | 'cut';
+type Mode = 'passing' | 'silent' | 'mute' | 'cut';
 
 const READY_FOR_QUERY = 0x5a;
 const IN_TRANSACTION = 0x54;
@@ -51,13 +52,18 @@ export class Relay {
 
   silence(): void {
     this.#mode = 'silent';
-    for (const link of this.#links) link.pause();
+    for (const link of this.#links) link.pass({ up: false, down: false });
+  }
+
+  mute(): void {
+    this.#mode = 'mute';
+    for (const link of this.#links) link.pass({ up: true, down: false });
   }
 
   heal(): void {
     this.#mode = 'passing';
     this.#cutAt = undefined;
-    for (const link of this.#links) link.resume();
+    for (const link of this.#links) link.pass({ up: true, down: true });
   }
 
   /** Until heal(): a connection on which the router sends this text is cut, and what bears it never arrives. */
@@ -90,8 +96,7 @@ export class Relay {
       onClosed: () => this.#links.delete(link),
     });
     this.#links.add(link);
-    if (this.#mode === 'silent') link.pause();
-    else link.resume();
+    link.pass({ up: this.#mode !== 'silent', down: this.#mode === 'passing' });
   }
 }
 
@@ -101,7 +106,8 @@ class Link {
   readonly #isForbidden: (chunk: Buffer) => boolean;
   readonly #frames = new FrameScanner();
   #server: net.Socket | undefined;
-  #paused = true;
+  /** Towards the server, and back. */
+  #passes = { up: false, down: false };
   /** The router has sent something since the server was ready for a query. */
   #asked = true;
   /** Of failTransaction(): what the server answers is the relay's. */
@@ -126,17 +132,14 @@ class Link {
     router.pause();
   }
 
-  pause(): void {
-    this.#paused = true;
-    this.#router.pause();
-    this.#server?.pause();
-  }
-
-  resume(): void {
-    this.#paused = false;
-    this.#server ??= this.#connect();
-    this.#router.resume();
-    this.#server.resume();
+  pass(passes: { up: boolean; down: boolean }): void {
+    this.#passes = passes;
+    if (passes.up) {
+      this.#server ??= this.#connect();
+      this.#router.resume();
+    } else this.#router.pause();
+    if (passes.down) this.#server?.resume();
+    else this.#server?.pause();
   }
 
   destroy(): void {
@@ -146,7 +149,7 @@ class Link {
 
   failTransaction(): Promise<void> | undefined {
     const { status, isReady } = this.#frames;
-    if (this.#asked || this.#paused || !isReady || status !== IN_TRANSACTION) return undefined;
+    if (this.#asked || !this.#passes.down || !isReady || status !== IN_TRANSACTION) return undefined;
     return new Promise((resolve) => {
       this.#onFailed = resolve;
       this.#server?.write(FAILING_QUERY);
@@ -166,7 +169,7 @@ class Link {
   #fromRouter(chunk: Buffer): void {
     this.#asked = true;
     if (this.#isForbidden(chunk)) this.destroy();
-    else this.#pass(chunk, this.#router, this.#server!);
+    else this.#write(chunk, this.#router, this.#server!);
   }
 
   #fromServer(chunk: Buffer): void {
@@ -180,14 +183,14 @@ class Link {
     }
     this.#frames.scan(chunk, from, false);
     if (this.#frames.isReady) this.#asked = false;
-    this.#pass(chunk.subarray(from), this.#server!, this.#router);
+    this.#write(chunk.subarray(from), this.#server!, this.#router);
   }
 
-  #pass(chunk: Buffer, from: net.Socket, to: net.Socket): void {
+  #write(chunk: Buffer, from: net.Socket, to: net.Socket): void {
     if (to.write(chunk)) return;
     from.pause();
     to.once('drain', () => {
-      if (!this.#paused) from.resume();
+      if (from === this.#router ? this.#passes.up : this.#passes.down) from.resume();
     });
   }
 }

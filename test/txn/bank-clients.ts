@@ -26,6 +26,8 @@ export interface ClientWorld {
 
 const ANSWER_TIMEOUT_MS = 30_000;
 const RETRY_MS = 50;
+/** Of one connection; then it logs in to its own router again. */
+const STEPS_MAX = 30;
 /** Shorter than a frozen transaction lives: rows of one in doubt are not waited for by everybody. */
 const LOCK_TIMEOUT_MS = 1_000;
 const MANY_LEGS_MAX = 4;
@@ -115,14 +117,15 @@ async function onConnections(
     try {
       if (connection) {
         for (const text of login) await connection.query(text);
-        while (!world.isOver()) await step(connection);
+        for (let steps = 0; steps < STEPS_MAX && !world.isOver(); steps++) await step(connection);
+        at = 1 - router;
       }
     } catch (error) {
       if (!(error instanceof ConnectionLost) && !(error instanceof pg.DatabaseError)) throw error;
     } finally {
       await connection?.close();
     }
-    // Its router may be gone for good: the other one will do as well.
+    // While its router is down, the other one will do as well.
     at = 1 - at;
     if (!world.isOver()) await delay(RETRY_MS);
   }
@@ -167,6 +170,7 @@ export class BankClient {
       if (!(error instanceof pg.DatabaseError)) throw error;
       this.#judge(transfer, error);
       await connection.query('ROLLBACK');
+      await delay(RETRY_MS);
       return;
     }
     if (transfer.view === 'ok' && !connection.warned) await this.#lookAgain(connection, transfer);
@@ -262,11 +266,13 @@ export class BankReader {
   async #read(connection: Connection): Promise<void> {
     const { random } = this.#world;
     try {
-      if (random() < 0.5) this.#check(await sumOf(connection));
+      if (random() < 0.5) this.#check(await sumOf(connection), 'outside of a transaction');
       else {
         await connection.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
-        this.#check(await sumOf(connection));
-        this.#check(await sumOf(connection));
+        const sum = await sumOf(connection);
+        const isRight = this.#check(sum, 'in a transaction');
+        if (!isRight) await this.#tellHalves(connection);
+        if ((await sumOf(connection)) !== sum) this.#world.report('a transaction has read two sums');
         await connection.query('COMMIT');
       }
       this.reads++;
@@ -279,9 +285,18 @@ export class BankReader {
     await delay(10);
   }
 
-  #check(sum: number): void {
-    if (sum !== this.#world.accounts.sum)
-      this.#world.report(`a consistent read has seen a sum of ${sum}, not ${this.#world.accounts.sum}`);
+  #check(sum: number, how: string): boolean {
+    const { accounts, report } = this.#world;
+    if (sum === accounts.sum) return true;
+    report(`a consistent read ${how} has seen a sum of ${sum}, not ${accounts.sum}`);
+    return false;
+  }
+
+  /** For whoever has to find out: the transfers of which the same snapshots have a part. */
+  async #tellHalves(connection: Connection): Promise<void> {
+    const { rows } = await connection.query('SELECT transfer, sum(amount) AS sum FROM ledger GROUP BY transfer');
+    const halves = rows.filter(({ sum }) => Number(sum) !== 0).map(({ transfer }) => transfer);
+    this.#world.report(`transfers that it has seen half of: ${halves.join(', ')}`);
   }
 }
 

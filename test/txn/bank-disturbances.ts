@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ProtocolFaults } from '../../src/txn/commit-protocol.ts';
 import type { TransactionsOptions } from '../../src/txn/transactions.ts';
+import { seededRandom } from '../../src/wall/load/seeded-random.ts';
 import type { Relay } from '../support/relay.ts';
 import type { BankRouter, BankServer } from './bank-processes.ts';
 import type { StepAction } from './bank-router.ts';
@@ -35,9 +36,9 @@ const STEPS = [
 ];
 
 /** Two at a time: to routers and their links, and to servers. The same seed draws the same, if not at the same moment. */
-export function atRandom(options: { random: readonly [() => number, () => number]; forMs: number }): Script {
+export function atRandom({ seed, forMs }: { seed: number; forMs: number }): Script {
   return async (stage) => {
-    const end = performance.now() + options.forMs;
+    const end = performance.now() + forMs;
     const lane = async (random: () => number, disturb: (dice: Dice, stage: Stage) => Promise<void>) => {
       const dice = new Dice(random);
       while (performance.now() < end) {
@@ -46,9 +47,15 @@ export function atRandom(options: { random: readonly [() => number, () => number
       }
     };
     await Promise.all([
-      lane(options.random[0], disturbRouter),
-      lane(options.random[1], disturbServer),
+      lane(seededRandom(seed * 3 + 1), disturbRouter),
+      lane(seededRandom(seed * 3 + 2), disturbServer),
     ]);
+  };
+}
+
+export function inTurn(scripts: readonly Script[]): Script {
+  return async (stage) => {
+    for (const script of scripts) await script(stage);
   };
 }
 
@@ -68,12 +75,14 @@ class Dice {
   }
 }
 
+type LinkFault = 'cut' | 'silent' | 'mute' | 'lost' | 'unheard';
+
 async function disturbRouter(dice: Dice, stage: Stage): Promise<void> {
   const index = dice.between(0, stage.routers.length - 1);
   const router = stage.routers[index]!;
   const server = dice.between(0, stage.servers.length - 1);
   const holdMs = dice.between(50, 2_500);
-  switch (dice.between(0, 7)) {
+  switch (dice.between(0, 9)) {
     case 0:
       stage.note(`router ${index} killed for ${holdMs} ms`);
       await router.kill();
@@ -87,7 +96,12 @@ async function disturbRouter(dice: Dice, stage: Stage): Promise<void> {
     case 2:
       return await disturbLink(stage, { router: index, server, holdMs, how: 'cut' });
     case 3:
-      return await disturbLink(stage, { router: index, server, holdMs, how: dice.pick(['silent', 'lost']) });
+      return await disturbLink(stage, {
+        router: index,
+        server,
+        holdMs,
+        how: dice.pick(['silent', 'mute', 'lost']),
+      });
     default: {
       const action = dice.pick<StepAction>(['kill', 'stop', 'tell', 'tell']);
       const step = { effect: dice.pick(STEPS), count: dice.between(1, 3), action };
@@ -96,18 +110,19 @@ async function disturbRouter(dice: Dice, stage: Stage): Promise<void> {
   }
 }
 
-/** `silent`: what is held back goes on afterwards; `lost`: it does not. */
+/** `silent` and `mute`: what is held back goes on afterwards; `lost` and `unheard`: it does not. */
 async function disturbLink(
   stage: Stage,
-  options: { router: number; server: number; holdMs: number; how: 'cut' | 'silent' | 'lost' },
+  options: { router: number; server: number; holdMs: number; how: LinkFault },
 ): Promise<void> {
   const { router, server, holdMs, how } = options;
   stage.note(`link of router ${router} to server ${server} ${how} for ${holdMs} ms`);
   const relay = stage.relay(router, server);
   if (how === 'cut') relay.cut();
+  else if (how === 'mute' || how === 'unheard') relay.mute();
   else relay.silence();
   await delay(holdMs);
-  if (how === 'lost') relay.cut();
+  if (how === 'lost' || how === 'unheard') relay.cut();
   relay.heal();
 }
 
@@ -139,7 +154,7 @@ async function disturbStep(
   // The node that the effect is for, or another one of those that take part in it.
   const any = dice.between(0, stage.servers.length - 1);
   const at = reached.nodeId === 0 || dice.between(0, 2) === 0 ? any : stage.serverOf(reached.nodeId);
-  const what = dice.pick(['cut', 'silent', 'lost', 'kill', 'freeze'] as const);
+  const what = dice.pick(['cut', 'silent', 'mute', 'unheard', 'unheard', 'lost', 'kill', 'freeze'] as const);
   stage.note(`${before}: server ${at} ${what}`);
   const server = stage.servers[at]!;
   let disturbance: Promise<void>;

@@ -25,17 +25,18 @@ const NODES = ['n1', 'n2', 'n3'];
 const ROUTERS = 2;
 const ACCOUNTS = 24;
 const INITIAL_BALANCE = 1_000;
-const AFTERWARDS_MS = 700;
+const AFTERWARDS_MS = 500;
 /** A router that was frozen, a node that was away: each has its bound, and cleaning tries again after ten seconds. */
 const SETTLE_TIMEOUT_MS = 30_000;
+const BROKEN_SETTLE_TIMEOUT_MS = 5_000;
 const HEAL_TIMEOUT_MS = 60_000;
 const ASK_TIMEOUT_MS = 5_000;
 const DATABASE = 'app';
 
 /** Seconds of a real router are tenths here. */
 const TIMES: NonNullable<TransactionsOptions['times']> = {
-  ...{ prepareMs: 1_500, decideMs: 2_000, resolveMs: 2_000, phaseTwoMs: 2_000, rollbackMs: 1_500 },
-  ...{ retryMs: 50, cleaningDelayMs: 300, recoveryAfterMs: 1_500 },
+  ...{ prepareMs: 1_000, decideMs: 600, resolveMs: 600, phaseTwoMs: 1_000, rollbackMs: 1_000 },
+  ...{ retryMs: 50, cleaningDelayMs: 300, recoveryAfterMs: 1_000 },
   ...{ recoveryIntervalMs: 200, sweepIntervalMs: 400, leftAloneMs: 200 },
 };
 
@@ -45,10 +46,10 @@ export interface RunOptions {
   readonly clients?: number;
   readonly readers?: number;
   /** The script loses a part of a transaction, and its client hears so. Otherwise nobody may. */
-  readonly loses?: boolean;
+  readonly loses?: boolean | undefined;
   /** A broken order, which has to be caught. */
   readonly faults?: ProtocolFaults;
-  readonly times?: TransactionsOptions['times'];
+  readonly times?: TransactionsOptions['times'] | undefined;
 }
 
 export interface RunReport {
@@ -62,6 +63,8 @@ export interface RunReport {
   readonly reads: number | undefined;
   /** What transfers and reads were told beside OK, by SQLSTATE. */
   readonly errors: ReadonlyMap<string, number>;
+  /** How long after the last transfer nothing was left any more. */
+  readonly cleanAfterMs: number;
   readonly routerLogs: readonly (readonly string[])[];
 }
 
@@ -72,6 +75,7 @@ export class Bank {
   readonly #leaves: string[][] = [];
   readonly #nodeIds: number[] = [];
   #routers: BankRouter[] = [];
+  #routersTimes = '';
   #accounts: Accounts | undefined;
   #lastTransfer = 0;
 
@@ -97,14 +101,29 @@ export class Bank {
     const violations: string[] = [];
     const disturbances: string[] = [];
     await this.#reset();
-    this.#routers = Array.from({ length: ROUTERS }, (_, index) => new BankRouter(index));
-    await Promise.all(this.#routers.map((router) => this.#startRouter(router, options)));
+    await this.#freshRouters(options);
     try {
       return await this.#play(options, violations, disturbances);
     } finally {
       await this.#heal(options);
-      await Promise.all(this.#routers.map((router) => router.kill()));
+      // What a broken order leaves in a router's memory is nothing for another run.
+      if (options.faults || violations.length > 0) await this.#endRouters();
     }
+  }
+
+  /** Those of the last run if they can be had: a router has no state that a run would begin with. */
+  async #freshRouters(options: RunOptions): Promise<void> {
+    const times = JSON.stringify(options.times ?? {});
+    if (options.faults || times !== this.#routersTimes) await this.#endRouters();
+    if (this.#routers.length > 0) return;
+    this.#routersTimes = times;
+    this.#routers = Array.from({ length: ROUTERS }, (_, index) => new BankRouter(index));
+    await Promise.all(this.#routers.map((router) => this.#startRouter(router, options)));
+  }
+
+  async #endRouters(): Promise<void> {
+    await Promise.all(this.#routers.map((router) => router.kill()));
+    this.#routers = [];
   }
 
   async #play(options: RunOptions, violations: string[], disturbances: string[]): Promise<RunReport> {
@@ -139,17 +158,20 @@ export class Bank {
       await Promise.race([options.script(stage), work]);
       await this.#heal(options);
       healedAt = await this.#now();
-      await delay(AFTERWARDS_MS);
+      if (violations.length === 0) await delay(AFTERWARDS_MS);
     } finally {
       isOver = true;
+      await work;
     }
-    await work;
     for (const { crashed } of routers) if (crashed !== undefined) violations.push(crashed);
     const transfers = clients.flatMap((client) => client.transfers);
     if (!options.loses)
       for (const { id, view, told } of transfers)
-        if (view === 'lost') violations.push(`transfer ${id}: nothing was lost, and its client was told ${told}`);
+        if (view === 'lost')
+          violations.push(`transfer ${id}: nothing was lost, and its client was told ${told}`);
+    const endedAtMs = performance.now();
     violations.push(...(await this.#leftBehind(options, healedAt)));
+    const cleanAfterMs = Math.round(performance.now() - endedAtMs);
     await this.#askTokens(transfers);
     violations.push(...judge(transfers, await this.#books()));
     const views = { ok: 0, refused: 0, unknown: 0, lost: 0 };
@@ -167,6 +189,7 @@ export class Bank {
       tokens: transfers.filter(({ token }) => token !== undefined).length,
       reads: reads ? readers.reduce((sum, reader) => sum + reader.reads, 0) : undefined,
       errors,
+      cleanAfterMs,
       routerLogs: routers.map(({ log }) => log),
     };
   }
@@ -186,7 +209,8 @@ export class Bank {
     await this.#startRouter(router, {});
     const client = new pg.Client({ host: '127.0.0.1', port: router.port, user: 'app', database: DATABASE });
     await client.connect();
-    const door = (key: string) => `WITH (postern.door = 'sharded', postern.key = '${key}', postern.buckets = 6)`;
+    const door = (key: string) =>
+      `WITH (postern.door = 'sharded', postern.key = '${key}', postern.buckets = 6)`;
     await client.query(`CREATE TABLE accounts (id int8 PRIMARY KEY, balance int8 NOT NULL) ${door('id')}`);
     await client.query(
       `CREATE TABLE ledger (account int8, transfer int8, amount int8, PRIMARY KEY (account, transfer)) ${door('account')}`,
@@ -194,7 +218,7 @@ export class Bank {
     for (let id = 1; id <= ACCOUNTS; id++)
       await client.query(`INSERT INTO accounts VALUES (${id}, ${INITIAL_BALANCE})`);
     await client.end();
-    await router.kill();
+    await this.#endRouters();
     const nodes = await this.#ask(0, 'SELECT node_id, node_name FROM postern_internal.nodes');
     const nodeOf = new Map<number, number>();
     for (const [index, name] of NODES.entries()) {
@@ -276,10 +300,13 @@ export class Bank {
     const lookAround = async () =>
       options.faults ? await this.#prepared() : await this.#leftovers(healedAt, options.loses === true);
     let left: string[] = [];
-    const isClean = await until(async () => {
-      left = await lookAround();
-      return left.length === 0;
-    }, SETTLE_TIMEOUT_MS);
+    const isClean = await until(
+      async () => {
+        left = await lookAround();
+        return left.length === 0;
+      },
+      options.faults ? BROKEN_SETTLE_TIMEOUT_MS : SETTLE_TIMEOUT_MS,
+    );
     return isClean ? [] : left.map((one) => `left behind: ${one}`);
   }
 
@@ -320,8 +347,10 @@ export class Bank {
     const open = transfers.filter(({ token }) => token !== undefined);
     for (const [at, transfer] of open.entries()) {
       await until(async () => {
-        const [row] = await this.#askRouter(at % ROUTERS, `SELECT postern.outcome('${transfer.token}') AS it`)
-          .catch((error: Error) => [{ it: error.message }]);
+        const [row] = await this.#askRouter(
+          at % ROUTERS,
+          `SELECT postern.outcome('${transfer.token}') AS it`,
+        ).catch((error: Error) => [{ it: error.message }]);
         transfer.outcome = String(row?.it);
         return transfer.outcome === 'committed' || transfer.outcome === 'rolled back';
       }, 5_000);

@@ -105,6 +105,8 @@ class HandTransaction implements DistributedTransactionHandle {
     return this.run(nodeId, `UPDATE rows SET n = n + 1 WHERE id = ${id}`);
   }
 
+  announce(): void {}
+
   cancelAsVictim(error: PosternError): void {
     this.victimOf.push(error);
     this.ticket.giveUp?.();

@@ -72,6 +72,21 @@ describe('a transaction over several nodes', () => {
   const all = KEYS.map((id) => q(update(id)));
   const pipelined = KEYS.flatMap((id) => run('UPDATE k SET n = n + 10 WHERE id = $1', [String(id)]));
   const scripts: Record<string, readonly Message[]> = {
+    'in one query string': [q(KEYS.map((id) => update(id)).join(';'))],
+    'in one query string that fails': [
+      q([...KEYS.map((id) => update(id)), 'INSERT INTO k VALUES (1)', update(2)].join(';')),
+    ],
+    'in one query string with BEGIN and COMMIT': [
+      q(`${update(1)}; BEGIN; ${update(2)}; ${update(3)}; COMMIT; ${update(4)}; ${update(5)}`),
+    ],
+    'begun in one query string': [
+      q(`BEGIN; ${update(2)}; ${update(3)}; ${update(4)}`),
+      q(update(5)),
+      q('COMMIT'),
+    ],
+    'in one query string, with COMMIT in the middle': [
+      q(`${update(1)}; ${update(2)}; COMMIT; ${update(3)}; ${update(4)}; INSERT INTO k VALUES (1)`),
+    ],
     'commits on all': [q('BEGIN'), ...all, q('SELECT n FROM k WHERE id = 1'), q('COMMIT')],
     'rolls back on all': [q('BEGIN'), ...all, q('ROLLBACK')],
     'sees what it has written': [
@@ -209,7 +224,7 @@ function generatedScript(random: () => number): Message[] {
   const key = (): number => KEYS[below(KEYS.length)]!;
   const script: Message[] = [];
   const statement = (): string => {
-    switch (below(16)) {
+    switch (below(20)) {
       case 0:
         return 'BEGIN';
       case 1:
@@ -225,6 +240,14 @@ function generatedScript(random: () => number): Message[] {
         return `RELEASE ${'ab'[below(2)]}`;
       case 7:
         return `SET LOCAL work_mem = '${64 + below(9) * 64}kB'`;
+      case 16:
+        return 'UPDATE k SET n = n + 1 WHERE n < 900';
+      case 17:
+        return 'SELECT count(*), sum(n), max(v) FROM k';
+      case 18:
+        return `UPDATE k SET v = v || '.' WHERE id IN (${key()}, ${key()})`;
+      case 19:
+        return `INSERT INTO k VALUES (${key()}, 0), (9, 9) ON CONFLICT (id) DO UPDATE SET n = excluded.n`;
       case 8:
         return `INSERT INTO k VALUES (${key()})`;
       case 9:
@@ -238,8 +261,10 @@ function generatedScript(random: () => number): Message[] {
   const length = 3 + below(14);
   const piped = below(2) === 0;
   for (let i = 0; i < length; i++) {
-    if (!piped) script.push(q(statement()));
-    else {
+    if (!piped) {
+      const count = below(3) === 0 ? 1 + below(4) : 1;
+      script.push(q(Array.from({ length: count }, statement).join('; ')));
+    } else {
       script.push(...run(statement()));
       if (below(4) === 0) script.push(S);
     }
