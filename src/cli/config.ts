@@ -42,6 +42,13 @@ const schema = z
         port: z.number().int().min(0).max(65535).default(6432),
       })
       .default({ host: '127.0.0.1', port: 6432 }),
+    /** Where Prometheus finds /metrics; with workers, each process on the next port. Default: nowhere. */
+    metrics: z
+      .strictObject({
+        host: z.string().default('127.0.0.1'),
+        port: z.number().int().min(0).max(65535),
+      })
+      .optional(),
     database: name,
     /** The node of the catalog and of tables without a door. Default: the first. */
     home: name.optional(),
@@ -92,6 +99,7 @@ export function readConfig(path: string, environment: NodeJS.ProcessEnv): Readon
   ) => readSecret({ owner, from, directory: dirname(path), environment });
   return Object.freeze({
     listen: config.listen,
+    metrics: config.metrics,
     database: config.database,
     home: config.home ?? config.nodes[0]!.name,
     nodes: config.nodes.map((node) => ({

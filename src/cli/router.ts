@@ -41,14 +41,17 @@ import type { RouterCommand } from '../plan/plan.ts';
 import { planQuery } from '../plan/planner.ts';
 import { ControlConnection, type ControlConnectionOptions } from '../platform/control-connection.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
+import type { MetricsServer } from '../platform/metrics-server.ts';
 import { Listener } from '../session/listener.ts';
 import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
 import type { TransactionCoordinator } from '../txn/coordinator.ts';
 import { DeadlockDetector } from '../txn/deadlock-detector.ts';
 import { DecisionGate } from '../txn/decision-gate.ts';
+import type { TransactionMetrics } from '../txn/metrics.ts';
 import { DistributedTransactions } from '../txn/registry.ts';
 import { CONTROL_LIMITS, startTransactions, type TransactionsOptions } from '../txn/transactions.ts';
+import { routerMetrics } from './router-metrics.ts';
 import { forwardCancel, joinWorkers, workerPlace } from './worker-side.ts';
 
 export interface NodeOptions {
@@ -77,6 +80,8 @@ export interface RouterOptions {
   readonly log?: RouterLog | undefined;
   /** Hears what each node has and lacks, before anything is served. */
   readonly onFindings?: ((findings: readonly Finding[]) => void) | undefined;
+  /** Where this process tells Prometheus; with workers, each on the next port. */
+  readonly metrics?: { readonly host: string; readonly port: number } | undefined;
   /** For tests: shorter times, and what goes wrong in the middle of a commit. */
   readonly transactions?: Pick<TransactionsOptions, 'times' | 'faults'> | undefined;
 }
@@ -85,6 +90,8 @@ export interface Router {
   readonly port: number;
   /** Clients that are logged in now. */
   readonly clientCount: number;
+  /** Where /metrics is, if it is asked for. */
+  readonly metricsPort: number | undefined;
   close(): Promise<void>;
 }
 
@@ -171,6 +178,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     control,
     coalescingSwitches: COALESCING_QUERY,
     transactions: transactions.coordinator,
+    meters: transactions.metrics,
     decisionGate,
     runCommand: async (command, session) => {
       if (command.kind !== 'tellOutcome') return await runCommand(sharding, command, session);
@@ -206,6 +214,8 @@ export interface Serving {
   readonly control: HomeControl;
   readonly transactions: TransactionCoordinator;
   readonly decisionGate?: DecisionGate | undefined;
+  readonly meters?: TransactionMetrics | undefined;
+  readonly metrics?: RouterOptions['metrics'];
   readonly runCommand: RouterContext['runCommand'];
   readonly onClose: () => Promise<void>;
 }
@@ -281,8 +291,17 @@ export async function serveClients(serving: Serving): Promise<Router> {
   }, WRITE_FACTS_REFRESH_MS);
   refresher.unref();
   deadlocks.start();
+  const { meters, decisionGate } = serving;
+  const metrics =
+    serving.metrics && meters && decisionGate
+      ? routerMetrics({
+          ...{ transactions: meters, distributed, deadlocks, gate: decisionGate },
+          clientCount: () => listener.sessionCount,
+        })
+      : undefined;
   const close = async (): Promise<void> => {
     clearInterval(refresher);
+    metrics?.close();
     await listener.close();
     coalescer.close();
     await deadlocks.stop();
@@ -291,8 +310,16 @@ export async function serveClients(serving: Serving): Promise<Router> {
     await serving.onClose();
   };
   let { port } = serving.listen;
+  let metricsPort: number | undefined;
   // Known from the start, so that it is known while the home node is away.
   await context.relations.load().catch((error: Error) => log.warn(`table definitions: ${error.message}`));
+  if (metrics)
+    metricsPort = await listenForMetrics(metrics, serving.metrics!, place?.index ?? 0).catch(
+      async (error: unknown) => {
+        await close().catch(() => {});
+        throw error;
+      },
+    );
   try {
     if (place) {
       joinWorkers({
@@ -312,11 +339,26 @@ export async function serveClients(serving: Serving): Promise<Router> {
   }
   return {
     port,
+    metricsPort,
     get clientCount() {
       return listener.sessionCount;
     },
     close,
   };
+}
+
+/** Of several processes each has the next port. */
+async function listenForMetrics(
+  metrics: MetricsServer,
+  { host, port }: { readonly host: string; readonly port: number },
+  index: number,
+): Promise<number> {
+  const own = port === 0 ? 0 : port + index;
+  try {
+    return await metrics.listen(host, own);
+  } catch (error) {
+    throw cannotListen({ host, port: own }, error as NodeJS.ErrnoException);
+  }
 }
 
 /** What each node has and lacks. Throws when a node can't be used at all. */

@@ -15,6 +15,10 @@ export async function runServe(options: ServeOptions): Promise<number> {
     return 1;
   }
   const listen = { host: options.host ?? config.listen.host, port: options.port ?? config.listen.port };
+  const metrics =
+    options.metrics === undefined
+      ? config.metrics
+      : { host: config.metrics?.host ?? '127.0.0.1', port: options.metrics };
   return runServing({
     workers: options.workers ?? config.workers,
     listen,
@@ -26,6 +30,7 @@ export async function runServe(options: ServeOptions): Promise<number> {
       startRouter({
         ...config,
         listen,
+        metrics,
         log: logger,
         onFindings: (findings) => {
           if (!first) return;

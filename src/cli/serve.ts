@@ -7,6 +7,7 @@ export interface ServeOptions {
   readonly host: string | undefined;
   readonly port: number | undefined;
   readonly workers: number | undefined;
+  readonly metrics: number | undefined;
 }
 
 export function registerServeCommand(program: Command): void {
@@ -19,6 +20,11 @@ export function registerServeCommand(program: Command): void {
     .requiredOption('-c, --config <file>', 'the configuration, e.g. postern.yaml')
     .option('--host <address>', 'where to listen, in place of the configuration’s listen.host')
     .option('--port <port>', 'where to listen, in place of the configuration’s listen.port', portNumber)
+    .option(
+      '--metrics <port>',
+      'serve /metrics for Prometheus there, on loopback or the configuration’s metrics.host',
+      portNumber,
+    )
     .option('--workers <count>', 'processes to share the work (default: one for four cores)', workerCount)
     .action(async (options: ServeOptions) => {
       const { runServe } = await import('./run-serve.ts');

@@ -253,6 +253,8 @@ export class MergedRead {
   async #wantsAgreement(): Promise<boolean> {
     const { state, lease } = this.#c;
     if (!state.context.decisionGate) return false;
+    // What a SET just before has made of it may still be being read back.
+    if (!lease.unsynced) await lease.drained();
     if (!lease.steps.hasSet(CONSISTENT_READS)) return state.wantsConsistentReads;
     if (!(await lease.settle()) || !lease.connection) return state.wantsConsistentReads;
     const [row] = await ask(

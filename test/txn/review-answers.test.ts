@@ -17,17 +17,20 @@ let routed: RawClient;
 const here: number[] = [];
 const there: number[] = [];
 
+const TOUCHED =
+  "CREATE FUNCTION touched(int8) RETURNS int8 LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN $1; END'";
 const SCHEMA = [
   'CREATE TABLE h (id int8 PRIMARY KEY, n int, v text)',
   'CREATE TABLE parent (id int8 PRIMARY KEY)',
   'CREATE TABLE child (id int8 REFERENCES parent DEFERRABLE INITIALLY DEFERRED)',
   'CREATE TABLE lazy (id int8 REFERENCES parent DEFERRABLE INITIALLY IMMEDIATE)',
-  "CREATE FUNCTION touched(int8) RETURNS int8 LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN $1; END'",
+  TOUCHED,
 ];
 
 beforeAll(async () => {
   cluster = await startTestCluster({ nodes: 2, settings: { max_prepared_transactions: '20' } });
   await cluster.servers[0]!.query('CREATE DATABASE plain OWNER app');
+  for (const server of cluster.servers) await server.query('CREATE ROLE other; GRANT other TO app');
   await connect();
   for (const client of [direct, routed]) for (const text of SCHEMA) await mustWork(client, text);
   const columns = '(id int8 PRIMARY KEY, n int CHECK (n < 1000), v text)';
@@ -42,6 +45,8 @@ beforeAll(async () => {
       const found = await node.query(`SELECT id FROM postern_leaves."${relname}"`);
       keys.push(...found.rows.map(({ id }) => Number(id)));
     }
+    // Functions are made on home alone; this one is there as an operator would put it there.
+    if (i > 0) await node.query(`${TOUCHED}; ALTER FUNCTION touched OWNER TO app`);
     await node.end();
   }
   expect(Math.min(here.length, there.length)).toBeGreaterThan(1);
@@ -129,13 +134,31 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       ['execute', 'p'],
       S,
     ],
-    'SET ROLE behind the writes': () => [q('BEGIN'), onHome(), away(), q('SET LOCAL ROLE app'), q('COMMIT')],
+    'SET ROLE behind the writes': () => [q('BEGIN'), onHome(), away(), q('SET LOCAL ROLE other'), q('COMMIT')],
     'a role that another branch has not': () => [
       q('BEGIN'),
-      onHome(),
-      q('SET ROLE app'),
       away(),
+      onHome(),
+      q('SET ROLE other'),
+      q('SELECT current_user'),
+      q('COMMIT'),
+      q('SELECT current_user'),
       q('RESET ROLE'),
+    ],
+    'READ ONLY by default, with functions on both': () => [
+      q('SET default_transaction_read_only = on'),
+      q('BEGIN'),
+      q(`SELECT touched(id) FROM k WHERE id = ${here[0]}`),
+      q(`SELECT touched(id) FROM k WHERE id = ${there[0]}`),
+      q('COMMIT'),
+      q('RESET default_transaction_read_only'),
+    ],
+    'READ ONLY in a transaction that has written on one node': () => [
+      q('BEGIN'),
+      away(),
+      q(`SELECT touched(id) FROM k WHERE id = ${here[0]}`),
+      q('SET TRANSACTION READ ONLY'),
+      q(`SELECT touched(id) FROM k WHERE id = ${here[0]}`),
       q('COMMIT'),
     ],
     'READ ONLY with functions on both': () => [

@@ -1,14 +1,11 @@
 /** What a watch sees, for Prometheus: one registry, and an HTTP server with /metrics alone. */
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { Gauge, Registry } from 'prom-client';
+import { MetricsServer } from '../../platform/metrics-server.ts';
 import { type Ages, type Reading, SYMPTOM_NAMES } from './symptoms.ts';
-
-const REQUEST_TIMEOUT_MS = 5_000;
 
 export class WatchMetrics {
   private readonly registry = new Registry();
-  private server: Server | undefined;
+  private readonly server = new MetricsServer(this.registry);
   private readonly up = this.gauge('postern_wall_up', 'Whether the last look at the server succeeded.');
   private readonly symptom = this.gauge(
     'postern_wall_symptom',
@@ -63,28 +60,12 @@ export class WatchMetrics {
   }
 
   /** Gives the port; rejects when it can't be listened on. */
-  async listen(host: string, port: number): Promise<number> {
-    const server = createServer((request, response) => {
-      if (request.method !== 'GET' || request.url?.split('?', 1)[0] !== '/metrics') {
-        response.writeHead(404).end();
-        return;
-      }
-      this.registry.metrics().then(
-        (text) => response.writeHead(200, { 'content-type': this.registry.contentType }).end(text),
-        () => response.writeHead(500).end(),
-      );
-    });
-    server.requestTimeout = REQUEST_TIMEOUT_MS;
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject).listen(port, host, () => resolve());
-    });
-    this.server = server;
-    return (server.address() as AddressInfo).port;
+  listen(host: string, port: number): Promise<number> {
+    return this.server.listen(host, port);
   }
 
   close(): void {
-    this.server?.close();
-    this.server?.closeAllConnections();
+    this.server.close();
   }
 
   private gauge<L extends string = never>(name: string, help: string, labelNames: L[] = []): Gauge<L> {
