@@ -139,6 +139,29 @@ describe('a pool that is full', () => {
     expect(order).toEqual(['brief', 'first', 'second']);
     for (const connection of [...held.slice(2), ...(await Promise.all(beside))]) pool.release(connection);
     pool.release(await ordinary);
+    expect(pool.size).toBeLessThanOrEqual(2 * MAX);
+  });
+
+  it('keeps what transactions over several nodes need for such alone, and for a while', async () => {
+    const none = Settings.none;
+    const ordinary = [await acquire('busy'), await acquire('busy')];
+    const beside = () => pool.acquire('busy', none, { beside: true });
+    for (const connection of [await beside(), await beside()]) pool.release(connection);
+    expect(opened).toEqual({ busy: 2 * MAX, other: 0 });
+    expect(pool.tryAcquire('busy', none)).toBeUndefined();
+    const again = pool.tryAcquire('busy', none, { beside: true });
+    expect(again).toBeDefined();
+    // Three are lent, one more than those who hold none elsewhere may have: they wait for two to come back.
+    const waiting = acquire('busy');
+    pool.release(again!);
+    expect(pool.waiting).toBe(1);
+    pool.discard(ordinary[0]!);
+    // One that was kept will do.
+    const served = await waiting;
+    expect(opened).toEqual({ busy: 2 * MAX, other: 0 });
+    nowMs += BOUNDS.besideIdleMs;
+    pool.release(served);
+    pool.release(ordinary[1]!);
     expect(pool.size).toBeLessThanOrEqual(MAX);
   });
 

@@ -30,6 +30,8 @@ export interface ChooseContext {
   readonly map: ClusterMap;
   /** Where a statement goes that reads nothing but reference tables. */
   readonly readingNodeId: () => number;
+  /** Where the transaction has declared a cursor of this name; undefined: nowhere that is known. */
+  readonly cursorNodeId: (name: string) => number | undefined;
   readonly ids: IdChooser;
   /** Runs a query with the client's settings. */
   readonly ask: (text: string) => Promise<Rows>;
@@ -53,11 +55,14 @@ export function chooseNow(
   if (statements.length === 1) {
     // The usual case, without the arrays of the general one.
     const [statement] = statements;
-    if (statement!.placement.kind === 'anywhere') return ANYWHERE;
+    const { placement } = statement!;
+    if (placement.kind === 'anywhere') return ANYWHERE;
+    if (placement.kind === 'cursor')
+      return { nodeId: context.cursorNodeId(placement.name), statements: [NOT_KEYED] };
     const choice = chooseOneNow(statement!, bind, context);
     if (!choice) return undefined;
     if (choice.bucket === SEVERAL) return SCATTERED;
-    const nodeId = nodeOf(statement!, choice, context.map) ?? context.readingNodeId();
+    const nodeId = nodeOf(statement!, choice, context) ?? context.readingNodeId();
     return { nodeId, statements: [choice] };
   }
   const choices: StatementChoice[] = [];
@@ -130,10 +135,16 @@ async function supplyIds(placement: Keyed, chooser: IdChooser): Promise<number[]
   return ids;
 }
 
-function nodeOf(statement: StatementPlan, choice: StatementChoice, map: ClusterMap): number | undefined {
+function nodeOf(
+  statement: StatementPlan,
+  choice: StatementChoice,
+  { map, cursorNodeId }: Pick<ChooseContext, 'map' | 'cursorNodeId'>,
+): number | undefined {
   switch (statement.placement.kind) {
     case 'anywhere':
       return undefined;
+    case 'cursor':
+      return cursorNodeId(statement.placement.name);
     case 'home':
       return map.homeNodeId;
     case 'reference':
@@ -153,15 +164,15 @@ function nodeOf(statement: StatementPlan, choice: StatementChoice, map: ClusterM
 function commonNode(
   statements: readonly StatementPlan[],
   choices: readonly StatementChoice[],
-  { map, readingNodeId }: ChooseContext,
+  context: ChooseContext,
 ): number | undefined {
   let common: number | undefined;
   for (const [i, statement] of statements.entries()) {
-    const node = nodeOf(statement, choices[i]!, map);
+    const node = nodeOf(statement, choices[i]!, context);
     if (node === undefined) continue;
     if (common !== undefined && common !== node) throw new SeveralNodes();
     common = node;
   }
   const reads = statements.some(({ placement }) => placement.kind === 'reference');
-  return common ?? (reads ? readingNodeId() : undefined);
+  return common ?? (reads ? context.readingNodeId() : undefined);
 }

@@ -11,7 +11,7 @@ import type { ShardedTable } from '../catalog/map.ts';
 import { LEAF_SCHEMA, leafName } from '../catalog/map.ts';
 import { isComparable } from '../pg/hash/bucket.ts';
 import { quoteIdentifier, quoteQualified } from '../pg/identifier.ts';
-import { OID } from '../pg/oid.ts';
+import { isOfUser, OID, portableOids } from '../pg/oid.ts';
 import type { KeySource, QueryPlan } from '../plan/plan.ts';
 import { textOfReplacement } from '../plan/rewrite.ts';
 import type { RowTarget } from '../plan/scatter.ts';
@@ -52,13 +52,14 @@ export class RowShape {
     this.table = table;
     const given = options.given ?? table.columns.slice(0, typeOids.length).map(({ name }) => name);
     if (given.length !== typeOids.length) throw moreColumns(given.length < typeOids.length);
+    for (const [index, name] of given.entries()) refuseCast(table, name, typeOids[index]!);
     const supplied = table.columns.filter(({ name, sequence }) => sequence && !given.includes(name));
     const key = table.keyColumn;
     this.supplied = supplied;
     this.columns = [...given, ...supplied.map(({ name }) => name)];
     this.#keyAt = this.columns.indexOf(key);
     this.oids = [
-      ...typeOids.map((oid, index) => (untyped.has(index) ? OID.unspecified : oid)),
+      ...portableOids(typeOids).map((oid, index) => (untyped.has(index) ? OID.unspecified : oid)),
       ...supplied.map(({ typeOid }) => typeOid),
     ];
     this.formats = typeOids.map((oid, index) =>
@@ -141,6 +142,16 @@ export function piecesOfBatch(options: {
       mapPosition: (position) => (position > headLength ? map(position - headLength) : 1),
     };
   });
+}
+
+/** A value of a user's type goes as text, which is what it is in a column of its own type or of text. */
+function refuseCast(table: ShardedTable, name: string, typeOid: number): void {
+  const target = table.columns.find((column) => column.name === name)?.typeOid ?? typeOid;
+  if (!isOfUser(typeOid) || isOfUser(target) || target === OID.text || target === OID.varchar) return;
+  throw notSupported(
+    `a value of a type that a user has made, for column "${name}" of another type, is not supported here`,
+    'Cast it in the query to the type of the column.',
+  );
 }
 
 function moreColumns(inQuery: boolean): PosternError {

@@ -20,3 +20,16 @@ export const OID = {
   numeric: 1700,
   uuid: 2950,
 } as const;
+
+/** Types that users and extensions have made have numbers from here on, and others on each node. */
+const FIRST_USER_OID = 16384;
+
+/** Types of parameters as every node understands them: one that a user has made is left to the node to infer. */
+export function portableOids(oids: readonly number[]): readonly number[] {
+  if (!oids.some(isOfUser)) return oids;
+  return oids.map((oid) => (isOfUser(oid) ? OID.unspecified : oid));
+}
+
+export function isOfUser(oid: number): boolean {
+  return oid >= FIRST_USER_OID;
+}

@@ -55,6 +55,10 @@ function literalOf(constant: A_Const, keyType: KeyTypeName): KeySource | undefin
     case 'int2':
     case 'int4':
     case 'int8':
+      // One beyond bigint is a numeric, and so is the comparison.
+      return integer && BigInt.asIntN(64, BigInt(text)) === BigInt(text)
+        ? { kind: 'literal', text }
+        : undefined;
     case 'text':
     case 'varchar':
     case 'bpchar':

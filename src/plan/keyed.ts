@@ -137,7 +137,7 @@ class KeyedAnalysis {
     const first = this.#slots[0];
     if (!first) return undefined;
     // Array.prototype.sort is stable: several insertions at one place stay in order.
-    const edits = this.#edits.sort((a, b) => a.start - b.start);
+    const edits = eachOnce(this.#edits.sort((a, b) => a.start - b.start));
     const suppliedIds = this.#suppliedIds;
     const refusal = this.#refusalAsKeyed(first);
     if (refusal) {
@@ -268,7 +268,7 @@ class KeyedAnalysis {
   #visitTableQuery(query: Node, parent: Scope | undefined, ctes: VisibleCte | undefined): readonly Slot[] {
     if ('SelectStmt' in query) {
       const { roots } = this.#visitSelect(query.SelectStmt, parent, ctes);
-      return givesRowsOneByOne(query.SelectStmt) ? roots : [];
+      return givesRowsOneByOne(query.SelectStmt, this.#context) ? roots : [];
     }
     this.visitStatement(query, parent, ctes);
     return [];
@@ -560,6 +560,14 @@ class KeyedAnalysis {
     const dot = nextToken(this.#sql, nextToken(this.#sql, start).end);
     this.#editText(start, dot.end, '');
   }
+}
+
+/** UPDATE … SET (a, b) = (SELECT …) has the query in its tree once for each column. */
+function eachOnce(sorted: readonly Edit[]): Edit[] {
+  return sorted.filter(({ start, end }, index) => {
+    const before = sorted[index - 1];
+    return start === end || before?.start !== start || before.end !== end;
+  });
 }
 
 /** Rows that move are found with the tables of one bucket, and put into another. */

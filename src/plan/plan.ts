@@ -44,6 +44,8 @@ export type KeySource =
 export type Placement =
   /** Names no table that lives anywhere in particular: any node will do (SELECT 1, SHOW, SET). */
   | { readonly kind: 'anywhere' }
+  /** FETCH, MOVE, CLOSE: where the cursor of this name is. */
+  | { readonly kind: 'cursor'; readonly name: string }
   /** Home node: tables without a door, catalogs, DDL, functions. */
   | { readonly kind: 'home' }
   /** Reads tables that are on every node, and no other: any node will do, and the one that the transaction is on is best. */
@@ -69,6 +71,13 @@ export type SessionEffect =
   | { readonly kind: 'savepoint'; readonly name: string }
   | { readonly kind: 'releaseSavepoint'; readonly name: string }
   | { readonly kind: 'rollbackToSavepoint'; readonly name: string }
+  /** NOTIFY, pg_notify(): PostgreSQL prepares no transaction that has done it. */
+  | { readonly kind: 'notify' }
+  /** SET CONSTRAINTS ALL. */
+  | { readonly kind: 'constraints'; readonly deferred: boolean }
+  | { readonly kind: 'declareCursor'; readonly name: string; readonly hold: boolean }
+  /** `name` undefined: all of them. */
+  | { readonly kind: 'closeCursor'; readonly name: string | undefined }
   /**
    * SET / RESET name / set_config(literal name): the value of `names` (lower case) changes, for the session or (`local`) this
    * transaction. `reset`: RESET name or SET name TO DEFAULT.

@@ -5,7 +5,7 @@
 import type { Node, RangeVar, SelectStmt } from '@pgsql/types';
 import { notSupported } from '../base/errors.ts';
 import type { StatementFacts } from '../sql/facts.ts';
-import { type CallFacts, inspectCalls } from './calls.ts';
+import { type CallFacts, functionName, inspectCalls } from './calls.ts';
 import { doorFunctionOf, planDoorFunction } from './door-ddl.ts';
 import { plainTypeName } from './key-source.ts';
 import { planKeyed } from './keyed.ts';
@@ -70,9 +70,10 @@ export function planQueryNode(request: Request): PlanParts {
     refuseShadowing(into, context);
     return { effects: [...effects, ...creationEffects(into)], unknownFunctions, needsPinBefore };
   }
+  const notifies = facts.functionCalls.some((call) => functionName(call).name === 'pg_notify');
   return {
     placement: isSelect ? placeOfSelect(request, calls) : HOME,
-    effects,
+    effects: notifies ? [...effects, { kind: 'notify' }] : effects,
     unknownFunctions,
     needsPinBefore,
     readOnly: isSelect && onlyReads(facts, calls),

@@ -14,6 +14,7 @@ import { notSupported, type PosternError } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
 import { collectFacts, type StatementFacts } from '../sql/facts.ts';
 import { functionName, inspectCalls } from './calls.ts';
+import { mayAggregateOuter } from './outer-aggregates.ts';
 import type { Edit, KeySource } from './plan.ts';
 import { nameOf } from './refusal.ts';
 import type { PlanContext } from './resolve.ts';
@@ -83,6 +84,11 @@ export function planScatterRead(input: ScatterReadInput): ScatterRead {
     own.functionCalls.some(isAggregateCall) || JSON_AGGREGATES.some((kind) => own.kinds.has(kind));
   const isGrouped = hasAggregates || select.groupClause !== undefined || select.havingClause !== undefined;
   const byKey = isGrouped && groupsByKey(select, input.scope, root);
+  if (!byKey && mayAggregateOuter(select, input.context))
+    throw refused(
+      'an aggregate in a subquery that may be over the rows of the outer query',
+      "Qualify its columns with the subquery's own tables, or write it outside of the subquery.",
+    );
   if (windows.length > 0) {
     const isOfKey = windows.every((call) =>
       (call.over?.partitionClause ?? []).some((node) => isKey(node, input.scope, root)),
@@ -144,13 +150,13 @@ function withoutSubqueries(value: unknown): unknown {
 }
 
 /** Does a SELECT give its rows one by one, each of them from one row of its FROM? */
-export function givesRowsOneByOne(select: SelectStmt): boolean {
+export function givesRowsOneByOne(select: SelectStmt, context: PlanContext): boolean {
   if (select.larg || select.rarg || select.valuesLists) return false;
   const own = ownPart(select);
   // Its order is nothing that may be relied on, and many do.
   if (own.groupClause || own.havingClause || own.distinctClause || own.sortClause) return false;
   if (select.limitCount || select.limitOffset || select.windowClause || select.lockingClause) return false;
-  if (select.withClause) return false;
+  if (select.withClause || mayAggregateOuter(select, context)) return false;
   const { functionCalls, kinds } = collectFacts({ SelectStmt: own });
   if (JSON_AGGREGATES.some((kind) => kinds.has(kind))) return false;
   return functionCalls.every((call) => call.over === undefined && !isAggregateCall(call));

@@ -133,7 +133,7 @@ describe('where it may go', () => {
     ["SELECT set_config('x', 'y', true)", 'anywhere'],
     ['VALUES (1)', 'anywhere'],
     ['SELECT * FROM generate_series(1, 3)', 'anywhere'],
-    ['FETCH 1 FROM c', 'anywhere'],
+    ['FETCH 1 FROM c', 'cursor'],
     ['CLOSE ALL', 'anywhere'],
     ['SET CONSTRAINTS ALL DEFERRED', 'anywhere'],
     ['SELECT my_function()', 'home'],

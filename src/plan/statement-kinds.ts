@@ -55,11 +55,22 @@ function planSessionStatement({ node, facts }: Request): PlanParts | undefined {
     const effect = planDiscard(node.DiscardStmt);
     return { effects: effect ? [effect] : [] };
   }
-  if ('ConstraintsSetStmt' in node && facts.rangeVars.length === 0) return { placement: ANYWHERE };
-  if ('FetchStmt' in node || 'ClosePortalStmt' in node) return { placement: ANYWHERE };
+  if ('ConstraintsSetStmt' in node && facts.rangeVars.length === 0) {
+    const deferred = node.ConstraintsSetStmt.deferred === true;
+    return { placement: ANYWHERE, effects: [{ kind: 'constraints', deferred }] };
+  }
+  if ('FetchStmt' in node) return { placement: { kind: 'cursor', name: node.FetchStmt.portalname ?? '' } };
+  if ('ClosePortalStmt' in node) {
+    const name = node.ClosePortalStmt.portalname;
+    return {
+      placement: name === undefined ? ANYWHERE : { kind: 'cursor', name },
+      effects: [{ kind: 'closeCursor', name }],
+    };
+  }
   if ('ListenStmt' in node) return { effects: [{ kind: 'pin', reason: 'LISTEN' }] };
   // Without LISTEN, which pins, there is nothing to end; pools send it to every session.
-  if ('UnlistenStmt' in node || 'NotifyStmt' in node || 'CheckPointStmt' in node) return {};
+  if ('UnlistenStmt' in node || 'CheckPointStmt' in node) return {};
+  if ('NotifyStmt' in node) return { effects: [{ kind: 'notify' }] };
   if ('LoadStmt' in node) return { effects: [{ kind: 'pin', reason: 'LOAD' }] };
   if ('DeallocateStmt' in node) return { effects: [{ kind: 'sqlPrepare' }] };
   return undefined;
@@ -70,12 +81,13 @@ function planQueryCarrier(request: Request): PlanParts | undefined {
   const { node, facts, context } = request;
   if ('ExplainStmt' in node) return planExplain(node.ExplainStmt, request);
   if ('DeclareCursorStmt' in node) {
-    const { query, options } = node.DeclareCursorStmt;
+    const { query, options, portalname = '' } = node.DeclareCursorStmt;
     if (!query) return undefined;
     const parts = ofOneBucket(planQueryNode({ ...request, node: query }), 'DECLARE CURSOR');
     const hold = ((options ?? 0) & CURSOR_OPT_HOLD) !== 0;
     const effects: SessionEffect[] = [...(parts.effects ?? [])];
     if (hold) effects.push({ kind: 'pin', reason: 'cursor WITH HOLD' });
+    effects.push({ kind: 'declareCursor', name: portalname, hold });
     return { ...parts, effects, readOnly: false };
   }
   const calls = () => {

@@ -39,7 +39,7 @@ export class BranchOpening {
    */
   mayBeginAhead(from: BackendConnection, implicit: boolean): boolean {
     const { steps, state } = this.#host;
-    if (steps.question() !== undefined || steps.lastSavepoint !== undefined) return false;
+    if (steps.question() !== undefined || steps.hasMoreThanSettings) return false;
     if (implicit || !namesNoIsolation(state)) return false;
     const known = readCommitted.get(from);
     return known?.settingsKey === from.settings.key && performance.now() < known.untilMs;

@@ -29,59 +29,14 @@ import {
   registrationValues,
   transactionKeyOf,
 } from '../txn/registration.ts';
+import type { Branch, BranchHost, ControlEffect } from './branch.ts';
 import { asksForRepeatableRead, BranchOpening } from './branch-opening.ts';
 import { CommitListener } from './commit-listener.ts';
-import type { BranchBegin } from './held-begin.ts';
-import type { Responses } from './responses.ts';
-import type { SessionBackends } from './session-backends.ts';
-import type { ClientState } from './state.ts';
-import type { TransactionSteps } from './transaction-steps.ts';
 import { TransactionWaits } from './transaction-waits.ts';
 import { checkWhatWasWritten } from './written-branches.ts';
 
 /** A message of the pipeline has failed: what follows up to the client's Sync is skipped, and nothing more is told. */
 export class PipelineFailed extends Error {}
-
-/** One node's part. */
-export interface Branch {
-  readonly connection: BackendConnection;
-  /** It may have written. */
-  wrote: boolean;
-  /** It surely has a transaction id of the server's. */
-  hasXid: boolean;
-  /** It is not to be used by anybody else. */
-  tainted: boolean;
-  /** The last of the transaction's steps that has been made here. */
-  seen: number;
-}
-
-/** What the lease does for its branches. */
-export interface BranchHost {
-  readonly state: ClientState;
-  readonly steps: TransactionSteps;
-  readonly responses: Responses;
-  /** The current branch's connection. */
-  connection: BackendConnection | undefined;
-  wrote: boolean;
-  tainted: boolean;
-  readonly ended: boolean;
-  readonly backends: SessionBackends;
-  /** Why the session has backends of its own, if it has. */
-  readonly pinReason: string | undefined;
-  /** All that was sent is answered, a pipeline without its Sync as well; false: some of it has failed. */
-  settle(): Promise<boolean>;
-  /** A connection of the node with the session's settings, no transaction, and the session as its lessee. */
-  open(nodeId: number, options: { beside: boolean }): Promise<BackendConnection>;
-  /** Begins the client's transaction there, in the write of what is sent next. It is the current connection. */
-  beginAhead(connection: BackendConnection, branch: BranchBegin): void;
-  /** In whatever state: rolled back and given back, in the background. */
-  abandon(connection: BackendConnection): void;
-  /** The transaction is over, and `connection` is free of it. */
-  onTransactionEnd(): void;
-}
-
-/** A statement that ends the transaction, or goes back and forth in it. */
-export type ControlKind = 'savepoint' | 'releaseSavepoint' | 'rollbackToSavepoint';
 
 export class Branches {
   /** See above. */
@@ -152,10 +107,7 @@ export class Branches {
     const host = this.#host;
     if (this.#aside.size === 0) this.#noteFirst(from);
     const connection = await this.#opening.open(nodeId, true);
-    if (from.connection.closed) {
-      host.backends.giveBack(connection, { discard: false });
-      throw connectionLost(from.connection.address.nodeName);
-    }
+    this.#checkStill(from, connection);
     // Registering gives it its transaction id. If that fails, nothing of the transaction is ever committed.
     const branch = { connection, wrote: false, hasXid: true, tainted: false, seen: host.steps.last };
     this.#makeCurrent(from, branch);
@@ -242,14 +194,15 @@ export class Branches {
   }
 
   /** SAVEPOINT and its kin, on all branches. */
-  async control(kind: ControlKind, name: string, text: string): Promise<void> {
+  async control(effect: ControlEffect, text: string): Promise<void> {
+    const { kind } = effect;
     const host = this.#host;
     if (!(await host.settle())) throw new PipelineFailed();
     const current = this.#current();
     const others = [...this.#aside.values()];
+    const hasFailed = current.connection.transactionStatus === TransactionStatus.failed;
+    if (hasFailed && kind !== 'rollbackToSavepoint') throw inFailedTransaction();
     if (kind === 'savepoint') for (const branch of others) await this.#bring(current, branch);
-    else if (kind === 'releaseSavepoint' && current.connection.transactionStatus === TransactionStatus.failed)
-      throw inFailedTransaction();
     // A lock taken behind the savepoint is gone with it.
     const registration = kind === 'rollbackToSavepoint' && this.#transactionId ? this.#registration() : '';
     const results = await this.run(() =>
@@ -263,9 +216,7 @@ export class Branches {
       await this.#afterFailure();
       throw failure.reason;
     }
-    if (kind === 'savepoint') host.steps.add({ kind, name });
-    else if (kind === 'releaseSavepoint') host.steps.release(name);
-    else host.steps.rollbackTo(name);
+    host.steps.note(effect, current.connection.address.nodeId);
     this.#failureNoted = false;
     for (const branch of [...others]) branch.seen = Math.min(branch.seen, host.steps.last);
   }
@@ -309,10 +260,11 @@ export class Branches {
     const inOrder = [...branches.slice(1), current].sort(
       (a, b) => Number(this.#isHome(a)) - Number(this.#isHome(b)),
     );
-    const result = await host.state.context.transactions.commit(
-      inOrder.map((branch) => this.#commitBranch(branch)),
-      { transactionId, unregistered, onNotice: (reader) => host.responses.onNotice(reader) },
-    );
+    const result = await host.state.context.transactions.commit(this.#commitBranches(inOrder), {
+      transactionId,
+      unregistered,
+      onNotice: (reader) => host.responses.onNotice(reader),
+    });
     this.#finish(branches);
     return result;
   }
@@ -360,7 +312,7 @@ export class Branches {
     return true;
   }
 
-  /** The current branch was lost, or the client is gone: the others are rolled back, in the background. */
+  /** The transaction is over, or the current branch was lost: others are rolled back, in the background. Nothing of it is kept. */
   abandon(): void {
     for (const branch of this.#aside.values()) this.#host.abandon(branch.connection);
     this.#forget();
@@ -417,7 +369,7 @@ export class Branches {
   /** Sees to it that `to` has the settings that `from` has. */
   async #bring(from: Branch, to: Branch): Promise<void> {
     const { steps } = this.#host;
-    if (to.seen === steps.last) return;
+    if (to.seen === steps.last && !steps.isUnknown) return;
     const question = steps.question(to.seen);
     if (question !== undefined) {
       const [values = []] = await ask(from.connection, question);
@@ -469,10 +421,19 @@ export class Branches {
       this.#currentHasXid = firstHasXid;
       from.hasXid = firstHasXid;
     }
+    this.#checkStill(from, connection);
     const branch = { connection, wrote: false, hasXid: false, tainted: false, seen: steps.last };
     this.#aside.set(nodeId, branch);
-    this.#checkOpen(from, branch);
+    this.#checkOpen(branch);
     return branch;
+  }
+
+  /** A connection has come for a new branch: throws, and lets it go, if there is no such transaction any more. */
+  #checkStill(from: Branch, connection: BackendConnection): void {
+    const host = this.#host;
+    if (!host.ended && host.connection === from.connection && !from.connection.closed) return;
+    host.abandon(connection);
+    throw host.ended ? clientGone() : connectionLost(from.connection.address.nodeName);
   }
 
   /** Begins the transaction, the client's own that no node knows of yet or an implicit one, on all of these. */
@@ -489,6 +450,11 @@ export class Branches {
         this.#forget();
         throw error;
       });
+    if (host.ended) {
+      for (const connection of opened) host.abandon(connection);
+      this.#forget();
+      throw clientGone();
+    }
     if (isOwn) state.transaction = 'none';
     else this.implicit = true;
     host.steps.clear();
@@ -532,10 +498,17 @@ export class Branches {
     }
   }
 
-  #commitBranch({ connection, wrote, hasXid }: Branch): CommitBranch {
-    const { pinReason } = this.#host;
-    const isOwn = this.#host.backends.isOwn(connection);
-    return { connection, wrote, hasXid, unpreparable: isOwn ? pinReason : undefined };
+  /** What can't be prepared for sure is the commit point's; else what perhaps can't, if that is one node's. Of several, servers say. */
+  #commitBranches(branches: readonly Branch[]): CommitBranch[] {
+    const { pinReason, backends, steps } = this.#host;
+    const sure = branches.map(({ connection }) => steps.unpreparableOn(connection.address.nodeId));
+    const own = branches.filter(({ wrote, connection }) => wrote && backends.isOwn(connection));
+    const perhaps = own.length === 1 && sure.every((reason) => reason === undefined) ? own[0] : undefined;
+    return branches.map((branch, i) => {
+      const { connection, wrote, hasXid } = branch;
+      const unpreparable = sure[i] ?? (branch === perhaps ? pinReason : undefined);
+      return { connection, wrote, hasXid, unpreparable };
+    });
   }
 
   #registration(): string {
@@ -543,7 +516,7 @@ export class Branches {
   }
 
   #checkOpen(...branches: readonly Branch[]): void {
-    if (this.#host.ended) throw objectError('57P01', 'the client has gone');
+    if (this.#host.ended) throw clientGone();
     for (const { connection } of branches)
       if (connection.closed) throw connectionLost(connection.address.nodeName);
   }
@@ -608,4 +581,9 @@ export class Branches {
     }
     host.onTransactionEnd();
   }
+}
+
+/** Heard by nobody. */
+function clientGone(): PosternError {
+  return objectError('57P01', 'the client has gone');
 }

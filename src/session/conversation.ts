@@ -91,6 +91,7 @@ export class Conversation {
       map: context.catalog.current,
       ids: context.ids,
       readingNodeId: () => this.readingNodeId(),
+      cursorNodeId: (name) => this.lease.steps.cursorNodeId(name),
       ask: (text) => this.askAnyNode(text),
     };
   }
@@ -244,7 +245,7 @@ export class Conversation {
       kind !== 'keyed' &&
       kind !== 'scattered' &&
       kind !== 'reference' &&
-      this.lease.isPinnedTo(this.homeNodeId)
+      this.lease.backends.ownOf(this.homeNodeId) !== undefined
     )
       return;
     throw notSupported(
@@ -312,6 +313,7 @@ export class Conversation {
   stepsOf(plan: QueryPlan): (() => void) | undefined {
     if (!plan.statements.some(({ effects }) => effects.some(isStep))) return undefined;
     const { lease } = this;
+    const nodeId = lease.connection?.address.nodeId ?? this.homeNodeId;
     return () => {
       for (const effect of plan.statements.flatMap(({ effects }) => effects)) {
         // Under a SET LOCAL, the session's own new value can't be read: such a transaction stays where it is.
@@ -321,9 +323,19 @@ export class Conversation {
           effect.names.some((name) => lease.steps.hasSessionSet(name))
         )
           lease.isFloating = false;
-        lease.steps.note(effect);
+        lease.steps.note(effect, nodeId);
       }
     };
+  }
+
+  /** A cursor's name is the transaction's, whatever the node. */
+  #refuseSecondCursor(effects: StatementPlan['effects'], connection: BackendConnection): void {
+    for (const effect of effects) {
+      if (effect.kind !== 'declareCursor') continue;
+      const nodeId = this.lease.steps.cursorNodeId(effect.name);
+      if (nodeId !== undefined && nodeId !== connection.address.nodeId)
+        throw objectError('42P03', `cursor "${effect.name}" already exists`);
+    }
   }
 
   /** To be called when a query is about to be sent. Gives what is to be done when it has been carried out, if anything. */
@@ -338,6 +350,7 @@ export class Conversation {
       if (statement.copy === 'in') this.state.copiesAhead++;
       if (!statement.readOnly && !this.lease.isProvisional) this.lease.outcomeAtStake = true;
       if (statement.effects.length === 0) continue;
+      this.#refuseSecondCursor(statement.effects, connection);
       this.lease.noteEffects(statement.effects);
       if (statement.effects[0]?.kind === 'begin' && this.state.beginText === '')
         this.state.beginText = Buffer.from(plan.text).toString('utf8', statement.start, statement.end);
@@ -445,7 +458,7 @@ const WITHOUT_WRITES = new Set([
 /** May it have written something by its end, so that its node has a part in the commit? */
 function mayWrite({ readOnly, placement, unknownFunctions, effects }: StatementPlan): boolean {
   if (readOnly || (effects[0] && WITHOUT_WRITES.has(effects[0].kind))) return false;
-  return placement.kind !== 'anywhere' || unknownFunctions.length > 0;
+  return (placement.kind !== 'anywhere' && placement.kind !== 'cursor') || unknownFunctions.length > 0;
 }
 
 export function together(first: (() => void) | undefined, second: (() => void) | undefined): () => void {

@@ -480,7 +480,7 @@ export class ExtendedProtocol {
   #execute(reader: FrameReader): void | Promise<void> {
     const { portal: name, maxRows } = readExecute(reader);
     const portal = this.#portals.get(name);
-    if (portal?.local) {
+    if (portal && this.#local.takes(portal)) {
       if (portal.done) throw objectError('55000', `portal "${name}" cannot be run`);
       portal.done = true;
       const { statement } = portal;

@@ -14,14 +14,14 @@
  * Invariant: a backend is given back only idle, with nothing pending, and with what it holds of settings known. One on
  * which a statement ran that may have left anything else in the session is never given back: pin() names it.
  */
-
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { ask, askUnsynced, switchSettings } from '../backend/internal-query.ts';
 import { decidesReading } from '../backend/settings.ts';
 import { assert } from '../base/assert.ts';
 import { connectionLost, inFailedTransaction, objectError, type PosternError } from '../base/errors.ts';
 import type { SessionEffect } from '../plan/plan.ts';
-import { Branches, type BranchHost } from './branches.ts';
+import type { BranchHost } from './branch.ts';
+import { Branches } from './branches.ts';
 import { type BranchBegin, HeldBegin } from './held-begin.ts';
 import type { Responses } from './responses.ts';
 import { SessionBackends } from './session-backends.ts';
@@ -197,7 +197,7 @@ export class Lease implements BranchHost {
           }
           break;
         case 'setMany':
-          this.steps.block('settings whose names are computed');
+          this.steps.block('settings whose names are computed', { isUnknown: true });
           this.#scopeInTransaction = `transaction ${++transactionScopes}`;
           this.settingsChanged = true;
           this.pin('settings that the router cannot follow');
@@ -255,11 +255,6 @@ export class Lease implements BranchHost {
     this.isFloating = false;
   }
 
-  /** Has the session had one backend on this node since it was pinned there? */
-  isPinnedTo(nodeId: number): boolean {
-    return this.backends.ownOf(nodeId) !== undefined;
-  }
-
   /** DISCARD ALL: nothing of the session's own backends is needed any more. */
   unpin(): void {
     this.pinReason = undefined;
@@ -292,6 +287,7 @@ export class Lease implements BranchHost {
     const { connection } = this;
     this.#endTransaction();
     if (!connection) {
+      this.#forgetSettings();
       this.onFree?.();
       this.#wakeDrained();
       return;
@@ -305,7 +301,16 @@ export class Lease implements BranchHost {
     this.#wakeDrained();
   }
 
+  /** What a lost SET would have changed is not known, and one that was rolled back has changed nothing: the settings before it stay. */
+  #forgetSettings(): void {
+    this.#scopeInTransaction = undefined;
+    this.#touched.clear();
+    this.#searchPathStale = false;
+    this.state.setSearchPath(this.state.settings.values.get('search_path') ?? this.state.loginSearchPath);
+  }
+
   #endTransaction(): void {
+    this.branches.abandon();
     this.isFloating = false;
     this.steps.clear();
     this.wrote = false;
@@ -352,13 +357,8 @@ export class Lease implements BranchHost {
       this.#heldBegin = undefined;
       this.#blockEndSent = false;
       this.tainted = false;
-      this.#scopeInTransaction = undefined;
       this.#endTransaction();
-      this.branches.abandon();
-      // What a lost SET would have changed is not known: the settings before it stay.
-      this.#touched.clear();
-      this.#searchPathStale = false;
-      this.state.setSearchPath(this.state.settings.values.get('search_path') ?? this.state.loginSearchPath);
+      this.#forgetSettings();
       this.#wakeDrained();
     }
     return !wasOwn;

@@ -162,6 +162,7 @@ export class LiftedQueries {
       !only.needsPinBefore &&
       !only.outsideTransaction &&
       only.placement.kind !== 'anywhere' &&
+      only.placement.kind !== 'cursor' &&
       only.placement.kind !== 'scattered' &&
       only.placement.kind !== 'referenceWrite';
     if (!plain || !shapeIsSafe(text, lifted)) {

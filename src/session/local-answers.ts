@@ -5,6 +5,7 @@
 import type { StatementPlan } from '../plan/plan.ts';
 import { encodeCommandComplete, encodeNoData, encodeParameterDescription } from '../wire/backend.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
+import type { ClientPortal } from './client-portals.ts';
 import { type Conversation, type Deallocation, deallocated } from './conversation.ts';
 import { noSavepoint } from './missing-names.ts';
 import { beginTag } from './simple-protocol.ts';
@@ -55,6 +56,11 @@ export class LocalAnswers {
       default:
         return false;
     }
+  }
+
+  /** Is it executed here? Bound so, or the end of a transaction that has come to other nodes since it was bound. */
+  takes(portal: ClientPortal): boolean {
+    return portal.local || this.#c.control.answers(portal.statement.cached.plan.statements[0]);
   }
 
   /** Describe of the statement ('S') or of a portal of it ('P'). */

@@ -18,6 +18,7 @@ import { type DescribedMerge, describeMerge, unionOfLeaves } from '../execute/me
 import { GatheredColumns } from '../execute/merge-columns.ts';
 import type { Described } from '../execute/plan-cache.ts';
 import { nodeOf, positionMapper } from '../execute/scatter.ts';
+import { portableOids } from '../pg/oid.ts';
 import { textOfReplacement } from '../plan/rewrite.ts';
 import type { ScatterRead } from '../plan/scatter-read.ts';
 import type { ReadMerge } from '../plan/scatter-read-merge.ts';
@@ -158,7 +159,8 @@ export class MergedRead {
   }
 
   #oidsOf(parameters: readonly number[]): number[] {
-    return parameters.map((index) => this.#run.described.parameterOids[index] ?? 0);
+    const oids = portableOids(this.#run.described.parameterOids);
+    return parameters.map((index) => oids[index] ?? 0);
   }
 
   #bound(assembled: Assembled, parameterOids: readonly number[], tail: Buffer): BoundPiece {

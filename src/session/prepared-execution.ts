@@ -10,7 +10,7 @@ import { notSupported, objectError } from '../base/errors.ts';
 import { type Choice, choose, chooseNow, SCATTERED } from '../execute/choose.ts';
 import { describeStatement } from '../execute/describe.ts';
 import type { CachedQuery, Described } from '../execute/plan-cache.ts';
-import { OID } from '../pg/oid.ts';
+import { OID, portableOids } from '../pg/oid.ts';
 import type { StatementPlan, WriteFacts } from '../plan/plan.ts';
 import { rewriteQuery } from '../plan/rewrite.ts';
 import type { BindView } from '../wire/frontend.ts';
@@ -76,7 +76,10 @@ export class PreparedExecution {
   /** What is sent for a statement without a leaf. */
   sharedOf(statement: ClientStatement): SharedStatement {
     const { statements } = this.#c.state.context;
-    return statements.get(statement.cached.text, statement.oids, this.#c.lease.scope);
+    // One that is not of the home node alone may go to any.
+    const kind = statement.cached.plan.statements[0]?.placement.kind;
+    const oids = kind === 'home' ? statement.oids : portableOids(statement.oids);
+    return statements.get(statement.cached.text, oids, this.#c.lease.scope);
   }
 
   /** Binds the unnamed portal, without parameters and without the client hearing of it. */
@@ -122,6 +125,8 @@ export class PreparedExecution {
     switch (statement.placement.kind) {
       case 'anywhere':
         return undefined;
+      case 'cursor':
+        return this.#c.lease.steps.cursorNodeId(statement.placement.name);
       case 'reference':
         return this.#c.readingNodeId();
       default:
@@ -173,7 +178,7 @@ export class PreparedExecution {
     const { plan } = statement.cached;
     const [only] = plan.statements;
     const { text } = rewriteQuery(plan, choice.statements, 'parameter');
-    const oids = [...described.parameterOids];
+    const oids = [...portableOids(described.parameterOids)];
     const { suppliedIds } = only!.placement as LeafPlacement;
     if (suppliedIds.length > 0 && oids.length !== only!.parameterCount) {
       throw notSupported(

@@ -16,6 +16,7 @@ import type { NodeInfo } from '../catalog/map.ts';
 import { LOWER_GUARD, liftGuard } from '../catalog/reference-guard.ts';
 import { batchesOf, formatOf, ReturnedRows } from '../execute/reference-rows.ts';
 import { quoteQualified } from '../pg/identifier.ts';
+import { portableOids } from '../pg/oid.ts';
 import type { StatementPlan } from '../plan/plan.ts';
 import type { ReferenceRows, ReferenceWritePlacement } from '../plan/reference-write.ts';
 import { BindView, bindTailOf, bindTailOfValues, textBindFrame } from '../wire/frontend.ts';
@@ -128,7 +129,7 @@ class ReferenceWrite {
     const { cached } = portal.statement;
     const own: Statement = {
       text: cached.plan.text,
-      parameterOids: portal.statement.described!.parameterOids,
+      parameterOids: portableOids(portal.statement.described!.parameterOids),
       tail: Buffer.from(portal.buffer.subarray(portal.view.tailStart, portal.view.tailEnd)),
       recurs: statement.parameterCount > 0,
     };

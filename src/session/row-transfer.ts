@@ -16,6 +16,7 @@ import { bucketsOf } from '../execute/route.ts';
 import { piecesOfBatch, RowShape } from '../execute/row-batch.ts';
 import { nodeOf } from '../execute/scatter.ts';
 import { quoteIdentifier, quoteLiteral, quoteQualified } from '../pg/identifier.ts';
+import { portableOids } from '../pg/oid.ts';
 import type { KeySource } from '../plan/plan.ts';
 import { textOfReplacement } from '../plan/rewrite.ts';
 import type { RowTarget, ScatterCopy, ScatterMove } from '../plan/scatter.ts';
@@ -162,7 +163,7 @@ export class RowTransfer {
   }): Promise<number> {
     const { run, pieces, shape, target, writes, deletes, output } = options;
     const { view, buffer } = run.portal;
-    const oids = run.described.parameterOids;
+    const oids = portableOids(run.described.parameterOids);
     const all = oids.map((_, index) => index);
     let size = deletes ? 1 : 0;
     const waiting: Row[][] = pieces.map(() => []);
@@ -221,7 +222,7 @@ export class RowTransfer {
     const buckets = await bucketsOf(shape.table, keys, { bind: undefined, ids: [] }, (text) =>
       this.#c.askAnyNode(text),
     );
-    const client = { view: portal.view, buffer: portal.buffer, oids: described.parameterOids };
+    const client = { view: portal.view, buffer: portal.buffer, oids: portableOids(described.parameterOids) };
     const pieces = piecesOfBatch({ shape, rows, buckets, target, plan, client });
     const bound = pieces.map(
       ({ nodeId, bucket, text, parameterOids, tail, mapPosition }): BoundPiece => ({

@@ -11,6 +11,7 @@ import { notSupported, objectError, PosternError, queryCanceled } from '../base/
 import type { ShardedTable } from '../catalog/map.ts';
 import { bucketsOf } from '../execute/route.ts';
 import { inOrder, type Piece, piecesOfLeaves, piecesOfRead, piecesOfRows } from '../execute/scatter.ts';
+import { portableOids } from '../pg/oid.ts';
 import type { KeySource, Placement, QueryPlan, SuppliedId } from '../plan/plan.ts';
 import type { Scatter } from '../plan/scatter.ts';
 import type { ScatterRead } from '../plan/scatter-read.ts';
@@ -222,7 +223,7 @@ export class ScatteredStatements {
 
   bindPiece(run: ScatteredRun, piece: Piece): BoundPiece {
     const { view, buffer } = run.portal;
-    const oids = run.described.parameterOids;
+    const oids = portableOids(run.described.parameterOids);
     const { parameters, table, bucket, text, mapPosition, nodeId } = piece;
     const parameterOids = parameters ? parameters.map((index) => oids[index] ?? 0) : oids;
     const { statements } = this.#c.state.context;

@@ -5,6 +5,7 @@
  * Next hop: branches.ts, and txn/coordinator.ts for a COMMIT.
  */
 import { objectError } from '../base/errors.ts';
+import { quoteLiteral } from '../pg/identifier.ts';
 import type { QueryPlan, SessionEffect, StatementPlan } from '../plan/plan.ts';
 import { encodeNoticeResponse } from '../wire/backend.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
@@ -14,7 +15,15 @@ import type { Conversation } from './conversation.ts';
 type Control = Extract<
   SessionEffect,
   {
-    kind: 'begin' | 'commit' | 'rollback' | 'savepoint' | 'releaseSavepoint' | 'rollbackToSavepoint';
+    kind:
+      | 'begin'
+      | 'commit'
+      | 'rollback'
+      | 'savepoint'
+      | 'releaseSavepoint'
+      | 'rollbackToSavepoint'
+      | 'constraints'
+      | 'resetAll';
   }
 >;
 
@@ -68,15 +77,30 @@ export class TransactionControl {
         state.endTransaction(control.chain);
         return 'ROLLBACK';
       case 'savepoint':
-        await branches.control(control.kind, control.name, text);
+        await branches.control(control, text);
         return 'SAVEPOINT';
       case 'releaseSavepoint':
-        await branches.control(control.kind, control.name, text);
+        await branches.control(control, text);
         return 'RELEASE';
       case 'rollbackToSavepoint':
-        await branches.control(control.kind, control.name, text);
+        await branches.control(control, text);
         return 'ROLLBACK';
+      case 'constraints':
+        await branches.control(control, text);
+        return 'SET CONSTRAINTS';
+      case 'resetAll':
+        await branches.control(control, [text, ...this.#startUpValues()].join('\n;'));
+        lease.noteEffects([control]);
+        return 'RESET';
     }
+  }
+
+  /** What RESET ALL goes back to is the client's own start-up values, of which servers know nothing. */
+  #startUpValues(): string[] {
+    const values = [...this.#c.state.defaults.values].filter(([name]) => name !== 'role');
+    return values.map(
+      ([name, value]) => `SELECT pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, false)`,
+    );
   }
 
   /** The end of an implicit transaction that has not failed so far. Rejects with what the client hears; it is over even so. */
@@ -114,6 +138,8 @@ function isControl(effect: SessionEffect): effect is Control {
     case 'savepoint':
     case 'releaseSavepoint':
     case 'rollbackToSavepoint':
+    case 'constraints':
+    case 'resetAll':
       return true;
     default:
       return false;

@@ -11,7 +11,10 @@ import type { SessionEffect } from '../plan/plan.ts';
 
 export type TransactionStep =
   | { readonly kind: 'set'; readonly name: string; readonly local: boolean }
-  | { readonly kind: 'savepoint'; readonly name: string };
+  | { readonly kind: 'savepoint'; readonly name: string }
+  | { readonly kind: 'constraints'; readonly deferred: boolean }
+  | { readonly kind: 'notify'; readonly nodeId: number }
+  | { readonly kind: 'cursor'; readonly name: string; readonly nodeId: number };
 
 interface NumberedStep {
   readonly step: TransactionStep;
@@ -29,6 +32,10 @@ export class TransactionSteps {
   #steps: NumberedStep[] = [];
   #last = 1;
   #blockedBy: string | undefined;
+  /** What the branches have of settings may differ. */
+  isUnknown = false;
+  /** Cursors WITH HOLD, by name: they outlive their transaction. */
+  readonly #held = new Map<string, number>();
 
   /** The number of the step made last: what a node that has made them all has seen. */
   get last(): number {
@@ -48,28 +55,52 @@ export class TransactionSteps {
   }
 
   get lastSavepoint(): string | undefined {
-    return this.#steps.findLast(({ step }) => step.kind === 'savepoint')?.step.name;
+    const last = this.#steps.findLast(({ step }) => step.kind === 'savepoint')?.step;
+    return last?.kind === 'savepoint' ? last.name : undefined;
+  }
+
+  /** Is there anything but settings to be made again on a node that comes to it? */
+  get hasMoreThanSettings(): boolean {
+    return this.#steps.some(({ step: { kind } }) => kind === 'savepoint' || kind === 'constraints');
+  }
+
+  /** Why that node's part can't be prepared, as far as is known. */
+  unpreparableOn(nodeId: number): string | undefined {
+    const hasNotified = this.#steps.some(({ step }) => step.kind === 'notify' && step.nodeId === nodeId);
+    return hasNotified ? 'NOTIFY' : undefined;
+  }
+
+  /** Where a cursor of this name was declared, in this transaction or WITH HOLD before; undefined: nowhere that is known. */
+  cursorNodeId(name: string): number | undefined {
+    const found = this.#steps.find(({ step }) => step.kind === 'cursor' && step.name === name)?.step;
+    return found?.kind === 'cursor' ? found.nodeId : this.#held.get(name);
   }
 
   clear(): void {
     if (this.#steps.length > 0) this.#steps = [];
     this.#blockedBy = undefined;
+    this.isUnknown = false;
   }
 
   get isBlocked(): boolean {
     return this.#blockedBy !== undefined;
   }
 
-  /** Something was done that can't be made again anywhere else. */
-  block(what: string): void {
+  /** Something was done that can't be made again anywhere else. `isUnknown`: nor on the nodes that the transaction is on. */
+  block(what: string, { isUnknown = false }: { isUnknown?: boolean } = {}): void {
     this.#blockedBy = what;
+    this.isUnknown ||= isUnknown;
   }
 
-  /** What the server has carried out. */
-  note(effect: SessionEffect): void {
+  /** What the server of that node has carried out. */
+  note(effect: SessionEffect, nodeId: number): void {
     switch (effect.kind) {
       case 'set':
-        for (const name of effect.names) this.add({ kind: 'set', name, local: effect.local });
+        for (const name of effect.names) {
+          // Under it, the session's own new value can't be read any more.
+          if (effect.local && this.hasSessionSet(name)) this.block('a SET LOCAL that hides a SET');
+          this.add({ kind: 'set', name, local: effect.local });
+        }
         break;
       case 'savepoint':
         this.add({ kind: 'savepoint', name: effect.name });
@@ -80,11 +111,33 @@ export class TransactionSteps {
       case 'rollbackToSavepoint':
         this.rollbackTo(effect.name);
         break;
+      case 'constraints':
+        this.add(effect);
+        break;
+      case 'notify':
+        this.add({ kind: 'notify', nodeId });
+        break;
+      case 'declareCursor':
+        this.add({ kind: 'cursor', name: effect.name, nodeId });
+        if (effect.hold) this.#held.set(effect.name, nodeId);
+        break;
+      case 'closeCursor':
+        this.#closeCursor(effect.name);
+        break;
       case 'commit':
       case 'rollback':
         this.clear();
         break;
     }
+  }
+
+  /** No rollback opens it again. */
+  #closeCursor(name: string | undefined): void {
+    this.#steps = this.#steps.filter(
+      ({ step }) => step.kind !== 'cursor' || (name !== undefined && step.name !== name),
+    );
+    if (name === undefined) this.#held.clear();
+    else this.#held.delete(name);
   }
 
   add(step: TransactionStep): void {
@@ -124,6 +177,9 @@ export class TransactionSteps {
         if (seen === 0) others.push(`SAVEPOINT ${quoteIdentifier(step.name)}`);
         continue;
       }
+      if (step.kind === 'constraints' && seen === 0)
+        others.push(`SET CONSTRAINTS ALL ${step.deferred ? 'DEFERRED' : 'IMMEDIATE'}`);
+      if (step.kind !== 'set') continue;
       const at = settings.findIndex((setting) => setting.number === number);
       const value = values[at];
       if (at < 0 || value === null || value === undefined) continue;
@@ -148,7 +204,7 @@ export class TransactionSteps {
     let savepoints = 0;
     for (const { step, number } of this.#steps) {
       if (step.kind === 'savepoint') savepoints++;
-      else if (number > seen) {
+      else if (step.kind === 'set' && number > seen) {
         const before = last.get(step.name);
         if (before && before.savepoints !== savepoints) {
           throw notSupported(
@@ -175,4 +231,5 @@ export function isStep({ kind }: SessionEffect): boolean {
 
 const STEPS = new Set<SessionEffect['kind']>([
   ...(['set', 'savepoint', 'releaseSavepoint', 'rollbackToSavepoint', 'commit', 'rollback'] as const),
+  ...(['constraints', 'notify', 'declareCursor', 'closeCursor'] as const),
 ]);

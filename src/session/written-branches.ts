@@ -4,7 +4,7 @@
  */
 import { ask } from '../backend/internal-query.ts';
 import { notSupported } from '../base/errors.ts';
-import type { Branch } from './branches.ts';
+import type { Branch } from './branch.ts';
 import type { ClientState } from './state.ts';
 import type { TransactionSteps } from './transaction-steps.ts';
 
@@ -27,6 +27,10 @@ export async function checkWhatWasWritten(
       branch.wrote = row?.[1] === 't';
     }),
   );
+  // Nothing ends READ ONLY but the end of the transaction: if nobody has set it since, it was so from the start. (A branch may have
+  // got its transaction id by registering.)
+  if (isReadOnly && !steps.hasSet('transaction_read_only'))
+    for (const branch of writers) branch.wrote = false;
   if (!isReadOnly || writers.filter(({ wrote }) => wrote).length < 2) return;
   throw notSupported(
     'SET TRANSACTION READ ONLY after writes on several nodes',

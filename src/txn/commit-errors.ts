@@ -7,6 +7,7 @@ import {
   outcomeUnknown,
   PosternError,
 } from '../base/errors.ts';
+import { INTERNAL_SCHEMA } from '../catalog/schema.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import type { RollbackCause } from './commit-protocol.ts';
 
@@ -20,6 +21,7 @@ export interface NamesOfNodes {
 export function rolledBackError(cause: RollbackCause, names: NamesOfNodes): PosternError | ServerError {
   switch (cause.kind) {
     case 'error':
+      if (isEndedByRecovery(cause.error)) return endedError();
       if (cause.error instanceof ServerError || cause.error instanceof PosternError) return cause.error;
       return connectionLost(names.nameOf(cause.nodeId));
     case 'lost':
@@ -40,6 +42,25 @@ export function rolledBackError(cause: RollbackCause, names: NamesOfNodes): Post
     default:
       return unreachable(cause);
   }
+}
+
+/** The decision has met an abort row: recovery had taken this router for dead, or frozen. */
+function isEndedByRecovery(error: unknown): boolean {
+  return (
+    error instanceof ServerError &&
+    error.sqlState === '23505' &&
+    error.fields.get('s') === INTERNAL_SCHEMA &&
+    error.fields.get('t') === 'decisions'
+  );
+}
+
+function endedError(): PosternError {
+  return new PosternError({
+    sqlState: '40001',
+    message:
+      'the transaction was rolled back on all of its nodes: its commit took too long, and recovery has ended it',
+    hint: 'Retry the transaction.',
+  });
 }
 
 /** Before the decision: a retry is safe, whatever became of the connection. */

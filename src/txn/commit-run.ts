@@ -91,7 +91,8 @@ export class CommitRun {
   #participants: readonly number[] = [];
   #timer: CommitTimer = 'prepare';
   readonly #startedAtMs: number;
-  #decidedAtMs = 0;
+  /** When decide() was sent, in ms of the monotonic clock; undefined: it was not. */
+  decideSentAtMs: number | undefined;
   #stepping = false;
   #stopped = false;
 
@@ -307,7 +308,6 @@ export class CommitRun {
   #told(nodeId: number, to: Extract<CommitEvent, { kind: 'answered' }>['to'], answer: Answer): void {
     if (to === 'prepare' && answer.kind === 'answered' && answer.value !== undefined)
       this.owner = answer.value;
-    if (to === 'decide') this.#decidedAtMs = this.#world.now();
     this.#feed({ kind: 'answered', nodeId, to, reply: replyOf(answer) });
   }
 
@@ -352,6 +352,7 @@ export class CommitRun {
   }
 
   #decide(effect: Extract<CommitEffect, { kind: 'decide' }>): void {
+    this.decideSentAtMs = this.#world.now();
     const values = [this.transactionId, `{${effect.participants.join()}}`, effect.owner ?? null];
     this.#ask(effect.nodeId, 'decide', [{ prepared: DECIDE, values }, COMMIT_STEP]);
   }
@@ -387,7 +388,8 @@ export class CommitRun {
 
   async #askMark(nodeId: number): Promise<void> {
     const mark = await this.#world.askMark(nodeId, this.#key);
-    this.#feed({ kind: 'markAsked', nodeId, mark, elapsedMs: this.#world.now() - this.#decidedAtMs });
+    const now = this.#world.now();
+    this.#feed({ kind: 'markAsked', nodeId, mark, elapsedMs: now - (this.decideSentAtMs ?? now) });
   }
 
   #after(delayMs: number, work: () => void): void {

@@ -277,7 +277,7 @@ export class Coordinator implements TransactionCoordinator {
         commitPointNodeId: commitPoint,
         commitPointBackend: facts.identity,
         owner,
-        issuedAtUs: facts.clockOffsetUs + Math.round(this.#options.now() * 1000),
+        issuedAtUs: facts.clockOffsetUs + Math.round((run.decideSentAtMs ?? this.#options.now()) * 1000),
       },
       this.#options.tokenKey,
     );

@@ -255,6 +255,13 @@ describe('an outcome that is unknown', () => {
       const result = await router.coordinator.commit(await threeBranches(cluster));
       expect(result).toMatchObject({ kind: 'unknown', error: { sqlState: '08007' } });
       const [token = ''] = /pt1_[\w-]+/.exec((result as { error: { detail: string } }).error.detail) ?? [];
+      // I14: of the time when decide() was sent, and both bounds have passed since.
+      const payload = Buffer.from(token.slice('pt1_'.length), 'base64url').subarray(0, -16).toString();
+      const [now] = await cluster.servers[2]!.query(
+        'SELECT extract(epoch FROM clock_timestamp()) AS seconds',
+      );
+      const issuedAtUs = (JSON.parse(payload) as number[]).at(-1)!;
+      expect(Number(now!.seconds) * 1_000_000 - issuedAtUs).toBeGreaterThanOrEqual(400_000);
       const other = await cluster.transactions();
       await expect.poll(() => other.outcome(token)).toBe('committed');
       await recover(cluster);

@@ -34,10 +34,10 @@ export async function readDecision(
   return rows[0]?.outcome;
 }
 
-/** Has this node's part committed? Its mark became visible with it. */
+/** Has this node's part committed, and will it stay so? Its mark became visible with it; written anew as a decision is. */
 export async function readMark(control: NodeControl, key: TransactionKey): Promise<boolean> {
   const rows = await control.query(
-    `SELECT FROM ${INTERNAL_SCHEMA}.transaction_marks WHERE transaction_id = $1 AND owner = $2`,
+    `UPDATE ${INTERNAL_SCHEMA}.transaction_marks SET xid = xid WHERE transaction_id = $1 AND owner = $2 RETURNING true`,
     [key.transactionId, key.owner],
   );
   return rows.length > 0;

@@ -11,7 +11,7 @@ import type { Gid } from './gid.ts';
 
 export interface OutcomeToken extends Gid {
   readonly owner: string;
-  /** µs since 1970 by the commit point's clock: it alone decides when a token and a decision expire. */
+  /** When decide() was sent: µs since 1970 by the commit point's clock, which alone decides when a token and a decision expire. */
   readonly issuedAtUs: number;
 }
 

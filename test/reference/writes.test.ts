@@ -165,7 +165,6 @@ describe('UPDATE and DELETE', () => {
       'SELECT * FROM events e JOIN rates r USING (code) WHERE account = 1 FOR UPDATE',
       '0A000',
     ],
-    ['two statements at once', 'DELETE FROM rates; DELETE FROM notes', '0A000'],
     ['a constraint', `INSERT INTO rates (code) VALUES ('eur')`, '23505'],
   ])('refused: %s', async (_, text, sqlState) => {
     const client = await connectClient(cluster);

@@ -294,7 +294,9 @@ export class BankReader {
 
   /** For whoever has to find out: the transfers of which the same snapshots have a part. */
   async #tellHalves(connection: Connection): Promise<void> {
-    const { rows } = await connection.query('SELECT transfer, sum(amount) AS sum FROM ledger GROUP BY transfer');
+    const { rows } = await connection.query(
+      'SELECT transfer, sum(amount) AS sum FROM ledger GROUP BY transfer',
+    );
     const halves = rows.filter(({ sum }) => Number(sum) !== 0).map(({ transfer }) => transfer);
     this.#world.report(`transfers that it has seen half of: ${halves.join(', ')}`);
   }

@@ -144,8 +144,10 @@ export class Bank {
       (_, index) => new BankClient({ index, lazy: index % 4 === 3, world, nextId }),
     );
     const reads = await this.#hasConsistentReads();
+    // What is really lost is missing from the sum.
+    const hasReaders = reads && !options.loses;
     const readers = Array.from(
-      { length: reads ? (options.readers ?? 2) : 0 },
+      { length: hasReaders ? (options.readers ?? 2) : 0 },
       (_, index) => new BankReader({ index, world }),
     );
     const work = Promise.all([...clients, ...readers].map((one) => one.run()));
@@ -187,7 +189,7 @@ export class Bank {
       disturbances,
       views,
       tokens: transfers.filter(({ token }) => token !== undefined).length,
-      reads: reads ? readers.reduce((sum, reader) => sum + reader.reads, 0) : undefined,
+      reads: hasReaders ? readers.reduce((sum, reader) => sum + reader.reads, 0) : undefined,
       errors,
       cleanAfterMs,
       routerLogs: routers.map(({ log }) => log),

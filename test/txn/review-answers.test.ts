@@ -13,9 +13,10 @@ const q = (text: string): Message => ['query', text];
 let cluster: TestCluster;
 let direct: RawClient;
 let routed: RawClient;
-/** Keys on home, and on the other node. */
+/** Keys on home, and on the two other nodes. */
 const here: number[] = [];
 const there: number[] = [];
+const elsewhere: number[] = [];
 
 const TOUCHED =
   "CREATE FUNCTION touched(int8) RETURNS int8 LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN $1; END'";
@@ -28,7 +29,7 @@ const SCHEMA = [
 ];
 
 beforeAll(async () => {
-  cluster = await startTestCluster({ nodes: 2, settings: { max_prepared_transactions: '20' } });
+  cluster = await startTestCluster({ nodes: 3, settings: { max_prepared_transactions: '20' } });
   await cluster.servers[0]!.query('CREATE DATABASE plain OWNER app');
   for (const server of cluster.servers) await server.query('CREATE ROLE other; GRANT other TO app');
   await connect();
@@ -36,11 +37,13 @@ beforeAll(async () => {
   const columns = '(id int8 PRIMARY KEY, n int CHECK (n < 1000), v text)';
   await mustWork(direct, `CREATE TABLE k ${columns}`);
   await mustWork(routed, `CREATE TABLE k ${columns} WITH (postern.door = 'sharded', postern.key = 'id')`);
-  for (let id = 0; id < 16; id++) await mustWork(routed, `INSERT INTO k VALUES (${id}, ${id}, 'row')`);
-  for (const [i, keys] of [here, there].entries()) {
+  for (let id = 0; id < 32; id++) await mustWork(routed, `INSERT INTO k VALUES (${id}, ${id}, 'row')`);
+  for (const [i, keys] of [here, there, elsewhere].entries()) {
     const node = new pg.Client({ connectionString: cluster.servers[i]!.dsn({ database: 'app' }) });
     await node.connect();
-    const { rows } = await node.query("SELECT relname FROM pg_class WHERE relname ~ '^k_b' AND relkind = 'r'");
+    const { rows } = await node.query(
+      "SELECT relname FROM pg_class WHERE relname ~ '^k_b' AND relkind = 'r'",
+    );
     for (const { relname } of rows) {
       const found = await node.query(`SELECT id FROM postern_leaves."${relname}"`);
       keys.push(...found.rows.map(({ id }) => Number(id)));
@@ -49,7 +52,7 @@ beforeAll(async () => {
     if (i > 0) await node.query(`${TOUCHED}; ALTER FUNCTION touched OWNER TO app`);
     await node.end();
   }
-  expect(Math.min(here.length, there.length)).toBeGreaterThan(1);
+  expect(Math.min(here.length, there.length, elsewhere.length)).toBeGreaterThan(1);
 }, 60_000);
 
 afterAll(async () => {
@@ -71,7 +74,7 @@ async function connect(): Promise<void> {
 }
 
 async function play(client: RawClient, script: readonly Message[]): Promise<string[]> {
-  const rows = [here[0], here[1], there[0], there[1]];
+  const rows = [here[0], here[1], there[0], there[1], elsewhere[0]];
   for (const table of ['child', 'lazy', 'parent', 'h']) await client.query(`DELETE FROM ${table}`);
   for (const id of rows) {
     await client.query(`DELETE FROM k WHERE id = ${id}`);
@@ -80,14 +83,16 @@ async function play(client: RawClient, script: readonly Message[]): Promise<stri
   const lines = await client.play(script);
   for (const id of rows) lines.push(...(await client.query(`SELECT * FROM k WHERE id = ${id}`)));
   lines.push(...(await client.query('SELECT * FROM h ORDER BY id')));
-  return lines;
+  // A message of NOTIFY may come at any time.
+  const isMessage = (line: string) => line.startsWith('Notification');
+  return [...lines.filter((line) => !isMessage(line)), ...lines.filter(isMessage)];
 }
 
 async function compare(script: readonly Message[]): Promise<void> {
   try {
     const expected = await play(direct, script);
     const lines = await play(routed, script);
-    if (process.env.REVIEW_SHOW) console.log(JSON.stringify(script), '\n' + expected.join('\n'));
+    if (process.env.REVIEW_SHOW) console.log(JSON.stringify(script), `\n${expected.join('\n')}`);
     expect(lines, JSON.stringify(script)).toEqual(expected);
     for (const server of cluster.servers) {
       expect(await server.query('SELECT gid FROM pg_prepared_xacts')).toEqual([]);
@@ -134,7 +139,13 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       ['execute', 'p'],
       S,
     ],
-    'SET ROLE behind the writes': () => [q('BEGIN'), onHome(), away(), q('SET LOCAL ROLE other'), q('COMMIT')],
+    'SET ROLE behind the writes': () => [
+      q('BEGIN'),
+      onHome(),
+      away(),
+      q('SET LOCAL ROLE other'),
+      q('COMMIT'),
+    ],
     'a role that another branch has not': () => [
       q('BEGIN'),
       away(),
@@ -144,6 +155,20 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       q('COMMIT'),
       q('SELECT current_user'),
       q('RESET ROLE'),
+    ],
+    'READ ONLY with functions on three nodes, again and again': () =>
+      [1, 2, 3].flatMap(() => [
+        q('BEGIN READ ONLY'),
+        ...[here, there, elsewhere].map(([id]) => q(`SELECT touched(id) FROM k WHERE id = ${id}`)),
+        q('COMMIT'),
+      ]),
+    'writes of a session that has backends of its own on both nodes': () => [
+      q(`SELECT pg_advisory_lock(7) FROM k WHERE id = ${here[0]}`),
+      q(`SELECT pg_advisory_lock(8) FROM k WHERE id = ${there[0]}`),
+      q('BEGIN'),
+      onHome(),
+      away(),
+      q('COMMIT'),
     ],
     'READ ONLY by default, with functions on both': () => [
       q('SET default_transaction_read_only = on'),
@@ -167,14 +192,15 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       q(`SELECT touched(id) FROM k WHERE id = ${there[0]}`),
       q('COMMIT'),
     ],
-    'READ ONLY only since the writes': () => [
+    'NOTIFY first': () => [q('BEGIN'), q("NOTIFY c, 'x'"), onHome(), away(), q('COMMIT')],
+    'NOTIFY and nothing else on home': () => [q('BEGIN'), q("NOTIFY c, 'x'"), away(), q('COMMIT')],
+    'pg_notify() and nothing else on home': () => [
       q('BEGIN'),
-      onHome(),
+      q("SELECT pg_notify('c', 'x')"),
       away(),
-      q('SET TRANSACTION READ ONLY'),
+      away(),
       q('COMMIT'),
     ],
-    'NOTIFY first': () => [q('BEGIN'), q("NOTIFY c, 'x'"), onHome(), away(), q('COMMIT')],
     'NOTIFY last': () => [q('BEGIN'), onHome(), away(), q("NOTIFY c, 'x'"), q('COMMIT')],
     'pg_notify()': () => [q('BEGIN'), q("SELECT pg_notify('c', 'x')"), away(), onHome(), away(), q('COMMIT')],
     'its own notification': () => [
@@ -225,6 +251,48 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       q(`DECLARE c CURSOR FOR SELECT id FROM k WHERE id = ${here[0]}`),
       q('COMMIT'),
     ],
+    'a cursor that a rollback has closed': () => [
+      q('BEGIN'),
+      away(),
+      q('SAVEPOINT a'),
+      q(`DECLARE c CURSOR FOR SELECT id FROM k WHERE id = ${there[0]}`),
+      onHome(),
+      q('ROLLBACK TO a'),
+      q(`DECLARE c CURSOR FOR SELECT id FROM k WHERE id = ${here[0]}`),
+      away(),
+      q('FETCH c'),
+      q('CLOSE ALL'),
+      q('FETCH c'),
+      q('COMMIT'),
+    ],
+    'cursors in a pipeline': () => [
+      ...run('BEGIN'),
+      ...run(`DECLARE c CURSOR FOR SELECT id FROM k WHERE id = ${there[0]}`),
+      ...runHome(),
+      ...run('FETCH c'),
+      ...run('CLOSE c'),
+      ...run('COMMIT'),
+      S,
+    ],
+    'a cursor WITH HOLD on the other node': () => [
+      q('BEGIN'),
+      q(`DECLARE c CURSOR WITH HOLD FOR SELECT id FROM k WHERE id = ${there[0]}`),
+      onHome(),
+      q('COMMIT'),
+      q('SELECT count(*) FROM h'),
+      q('FETCH c'),
+      q('CLOSE c'),
+    ],
+    'SET CONSTRAINTS, and a savepoint around it': () => [
+      q('BEGIN'),
+      q('SAVEPOINT a'),
+      q('SET CONSTRAINTS ALL DEFERRED'),
+      away(),
+      q('INSERT INTO lazy VALUES (78)'),
+      q('ROLLBACK TO a'),
+      q('INSERT INTO lazy VALUES (78)'),
+      q('COMMIT'),
+    ],
     'a cursor WITH HOLD': () => [
       q('BEGIN'),
       q('DECLARE c CURSOR WITH HOLD FOR SELECT 1'),
@@ -254,7 +322,12 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       q('COMMIT AND CHAIN'),
       away(),
     ],
-    'a deferred constraint at Sync': () => [...run('INSERT INTO child VALUES (77)'), ...runAway(), S, q('SELECT 1')],
+    'a deferred constraint at Sync': () => [
+      ...run('INSERT INTO child VALUES (77)'),
+      ...runAway(),
+      S,
+      q('SELECT 1'),
+    ],
     'SET CONSTRAINTS ahead of the node': () => [
       q('BEGIN'),
       away(),
@@ -345,13 +418,46 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       q('COMMIT'),
     ],
     'text that no parser knows': () => [q('BEGIN'), onHome(), away(), q('SELEC 1'), q('COMMIT')],
-    'COMMIT of a failed one': () => [q('BEGIN'), onHome(), away(), q('SELECT 1/0'), q('COMMIT AND CHAIN'), away()],
+    'COMMIT of a failed one': () => [
+      q('BEGIN'),
+      onHome(),
+      away(),
+      q('SELECT 1/0'),
+      q('COMMIT AND CHAIN'),
+      away(),
+    ],
     'a pipeline whose first part fails': () => [...runHome(5000), ...runAway(), S, ...runAway(), S],
-    'a pipeline whose second part fails': () => [...runHome(), ...runAway(5000), ...runHome(), S, ...runAway(), S],
-    'a pipeline with ROLLBACK in the middle': () => [...runHome(), ...runAway(), ...run('ROLLBACK'), ...runAway(), S],
-    'a pipeline with COMMIT in the middle': () => [...runHome(), ...runAway(), ...run('COMMIT'), ...runAway(5000), S],
+    'a pipeline whose second part fails': () => [
+      ...runHome(),
+      ...runAway(5000),
+      ...runHome(),
+      S,
+      ...runAway(),
+      S,
+    ],
+    'a pipeline with ROLLBACK in the middle': () => [
+      ...runHome(),
+      ...runAway(),
+      ...run('ROLLBACK'),
+      ...runAway(),
+      S,
+    ],
+    'a pipeline with COMMIT in the middle': () => [
+      ...runHome(),
+      ...runAway(),
+      ...run('COMMIT'),
+      ...runAway(5000),
+      S,
+    ],
     'a pipeline with SAVEPOINT': () => [...runHome(), ...runAway(), ...run('SAVEPOINT a'), ...runAway(), S],
-    'a pipeline with Flush between nodes': () => [...runHome(), ['flush'], ...runAway(), ['flush'], ...runHome(), S],
+    'a pipeline with Flush between nodes': () => [
+      ...runHome(),
+      ['flush'],
+      ...runAway(),
+      ['flush'],
+      ...runHome(),
+      S,
+    ],
     'SET in a pipeline between nodes': () => [
       ...runHome(),
       ...run("SET work_mem = '1MB'"),
@@ -379,7 +485,14 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       q(`UPDATE k SET v = current_setting('work_mem') WHERE id = ${there[0]}`),
       q('COMMIT'),
     ],
-    'DISCARD ALL in it': () => [q('BEGIN'), onHome(), away(), q('DISCARD ALL'), q('COMMIT'), q('DISCARD ALL')],
+    'DISCARD ALL in it': () => [
+      q('BEGIN'),
+      onHome(),
+      away(),
+      q('DISCARD ALL'),
+      q('COMMIT'),
+      q('DISCARD ALL'),
+    ],
     'a function that writes, on home, and its constraint': () => [
       q('BEGIN'),
       q('WITH w AS (INSERT INTO child VALUES (80) RETURNING id) SELECT * FROM w'),
@@ -408,7 +521,6 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
       S,
       q('COMMIT'),
     ],
-    'PREPARE TRANSACTION of the client’s': () => [q('BEGIN'), onHome(), away(), q('SELECT 1'), q('COMMIT')],
     'LOCK and SELECT FOR UPDATE': () => [
       q('BEGIN'),
       q(`SELECT n FROM k WHERE id = ${here[0]} FOR UPDATE`),
