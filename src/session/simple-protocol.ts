@@ -79,6 +79,7 @@ export class SimpleProtocol {
     const { plan } = cached;
     if (plan.unparsed) {
       if (state.transaction === 'failed') throw inFailedTransaction();
+      if (lease.branches.areMany && text.includes(';')) throw unparsedScript();
       return this.#send(cached, {
         nodeId: lease.connection ? undefined : this.#c.homeNodeId,
         statements: [],
@@ -311,6 +312,14 @@ export class SimpleProtocol {
     this.#ready();
     lease.onReady();
   }
+}
+
+/** A server of a newer version may take it; if it held a COMMIT, that would be one node's alone. */
+function unparsedScript(): PosternError {
+  return notSupported(
+    'several statements that the router cannot parse, in a transaction over several nodes',
+    'Send them one by one.',
+  );
 }
 
 function hasSteps(plan: QueryPlan): boolean {
