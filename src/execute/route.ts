@@ -129,7 +129,7 @@ export async function bucketsOf(
   for (let start = 0; start < unsure.length; start += ASKED_AT_ONCE) {
     const asked = unsure.slice(start, start + ASKED_AT_ONCE);
     const hashes = asked.map(
-      ({ text }) => `${table.hashFunction}(${quoteLiteral(text)}::${table.keyTypeText}, ${PARTITION_SEED})`,
+      ({ text }) => `${table.hashFunction}(${hashedValue(table, text)}, ${PARTITION_SEED})`,
     );
     const [row = []] = await ask(`SELECT ${hashes.join(', ')}`);
     for (const [i, { index }] of asked.entries()) {
@@ -138,6 +138,16 @@ export async function bucketsOf(
     }
   }
   return buckets;
+}
+
+/** Before PostgreSQL 18, two types were hashed by the functions of others, which take their bytes but no value of theirs. */
+function hashedValue({ keyType, keyTypeText, hashFunction }: ShardedTable, text: string): string {
+  const value = `${quoteLiteral(text)}::${keyTypeText}`;
+  if (keyType === 'timestamptz' && hashFunction.endsWith('timestamp_hash_extended'))
+    return `${value} AT TIME ZONE 'UTC'`;
+  if (keyType === 'date' && hashFunction.endsWith('hashint4extended'))
+    return `CASE ${value} WHEN 'infinity' THEN 2147483647 WHEN '-infinity' THEN -2147483648 ELSE ${value} - '2000-01-01'::date END`;
+  return value;
 }
 
 function textOf(table: ShardedTable, source: KeySource, values: KeyValues): string {

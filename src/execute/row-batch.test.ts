@@ -56,6 +56,7 @@ it('a batch is one INSERT for each bucket, with the client’s parameters behind
   const pieces = piecesOfBatch({
     ...{ shape, plan, client, rows: [row('1', 1), row('2', 2), row('3', 3)], buckets: [2, 0, 2] },
     target: {
+      atOnce: false,
       ...{ table: accounts, alias: 'a' },
       tail: [
         { kind: 'text', text: 'RETURNING ', at: 38 },

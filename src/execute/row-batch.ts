@@ -24,6 +24,12 @@ import { inOrder, nodeOf, positionMapper } from './scatter.ts';
 const BINARY_TYPES = new Set<number>([
   ...[OID.bool, OID.bytea, OID.int2, OID.int4, OID.int8, OID.text, OID.varchar, OID.float4, OID.float8],
   ...[OID.date, OID.timestamp, OID.timestamptz, OID.interval, OID.numeric, OID.uuid],
+  // time timetz point lseg path box polygon line circle money
+  ...[1083, 1266, 600, 601, 602, 603, 604, 628, 718, 790],
+  // Ranges and multiranges of int4, numeric, timestamp, timestamptz, date, int8.
+  ...[3904, 3906, 3908, 3910, 3912, 3926, 4451, 4532, 4533, 4534, 4535, 4536],
+  // Arrays of float4 float8 date timestamp timestamptz time timetz interval point money, and of the ranges.
+  ...[1021, 1022, 1182, 1115, 1185, 1183, 1270, 1187, 1017, 791, 3905, 3907, 3909, 3911, 3913, 3927],
 ]);
 
 const PARAMETERS_MAX = 0xffff;
@@ -63,7 +69,9 @@ export class RowShape {
       ...supplied.map(({ typeOid }) => typeOid),
     ];
     this.formats = typeOids.map((oid, index) =>
-      BINARY_TYPES.has(oid) && !untyped.has(index) && index !== this.#keyAt ? 1 : 0,
+      BINARY_TYPES.has(oid) && !untyped.has(index) && (index !== this.#keyAt || oid === OID.timestamptz)
+        ? 1
+        : 0,
     );
     const keyOid = this.oids[this.#keyAt];
     if (keyOid === undefined || !isComparable(table.keyType, keyOid)) {
@@ -82,7 +90,9 @@ export class RowShape {
   /** Where the row's key comes from, for the choice of its bucket. */
   keyOf(row: readonly (Buffer | null)[]): KeySource {
     const value = row[this.#keyAt];
-    return { kind: 'literal', text: value ? value.toString() : null };
+    if (!value) return { kind: 'literal', text: null };
+    const isBinary = this.formats[this.#keyAt] === 1;
+    return { kind: 'literal', text: isBinary ? timestampText(value) : value.toString() };
   }
 
   valueOf(row: readonly (Buffer | null)[], column: number): BoundValue {
@@ -152,6 +162,28 @@ function refuseCast(table: ShardedTable, name: string, typeOid: number): void {
     `a value of a type that a user has made, for column "${name}" of another type, is not supported here`,
     'Cast it in the query to the type of the column.',
   );
+}
+
+const INFINITIES = new Map([
+  [0x7fff_ffff_ffff_ffffn, 'infinity'],
+  [-0x8000_0000_0000_0000n, '-infinity'],
+]);
+
+/** A binary timestamptz in a form that means the same in every session: the client's own may name a zone that is not unique. */
+function timestampText(value: Buffer): string {
+  const sincePostgresEpoch = value.readBigInt64BE();
+  const infinity = INFINITIES.get(sincePostgresEpoch);
+  if (infinity !== undefined) return infinity;
+  const microseconds = sincePostgresEpoch + BigInt(Date.UTC(2000, 0, 1)) * 1000n;
+  const fraction = ((microseconds % 1_000_000n) + 1_000_000n) % 1_000_000n;
+  const date = new Date(Number((microseconds - fraction) / 1000n));
+  if (Number.isNaN(date.getTime()))
+    throw notSupported('a shard key after the year 275760', 'Insert the row with INSERT … VALUES.');
+  const year = date.getUTCFullYear();
+  const two = (number: number) => String(number).padStart(2, '0');
+  const day = `${String(year > 0 ? year : 1 - year).padStart(4, '0')}-${two(date.getUTCMonth() + 1)}-${two(date.getUTCDate())}`;
+  const time = `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}:${two(date.getUTCSeconds())}`;
+  return `${day} ${time}.${String(fraction).padStart(6, '0')}+00${year > 0 ? '' : ' BC'}`;
 }
 
 function moreColumns(inQuery: boolean): PosternError {

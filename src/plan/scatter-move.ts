@@ -64,7 +64,10 @@ export function planMove(
   if (from) source.push(textPart('\nUSING '), ...cutText(sql, from.start, from.end, edits));
   if (where) source.push(textPart('\nWHERE '), ...cutText(sql, where.start, where.end, edits));
   const tail = cutText(sql, returning, end, edits);
-  return { ...{ kind: 'move', keys, source, alias, assigned, untyped }, target: { table, alias, tail } };
+  return {
+    ...{ kind: 'move', keys, source, alias, assigned, untyped },
+    target: { table, alias, atOnce: false, tail },
+  };
 }
 
 function refuse(update: UpdateStmt, table: ShardedTable): void {

@@ -191,7 +191,10 @@ function planCopy(request: ScatterRequest, write: WriteOfSelect): Scatter {
     );
   return {
     ...{ kind: 'copy', sourceText, sourceAt, columns: write.columns, untyped: write.untyped },
-    target: { table, alias: insert.relation?.alias?.aliasname ?? table.name, tail },
+    target: {
+      ...{ table, alias: insert.relation?.alias?.aliasname ?? table.name, tail },
+      atOnce: insert.onConflictClause?.action === 'ONCONFLICT_UPDATE',
+    },
   };
 }
 

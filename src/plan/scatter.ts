@@ -71,6 +71,8 @@ export interface ScatterMove {
 export interface RowTarget {
   readonly table: ShardedTable;
   readonly alias: string;
+  /** ON CONFLICT DO UPDATE, which must not change a row twice: all rows go in one batch. */
+  readonly atOnce: boolean;
   /** ON CONFLICT, RETURNING. */
   readonly tail: readonly TextPart[];
 }

@@ -1,6 +1,7 @@
 /**
- * One write per socket and turn: whoever has output registers, and all are flushed in a microtask, which runs as soon as
- * the read event (or continuation) that produced the output returns.
+ * One write per socket and turn: whoever has output registers, and all are flushed when the read event that produced the
+ * output has returned and no microtask is left: what goes on behind an await that had nothing to wait for is in the same
+ * write, and a server wakes up once for it.
  *
  * What a server waits for goes first: it works while the answers to many clients, a system call each, are being written.
  */
@@ -12,6 +13,8 @@ export class FlushQueue {
   #toServers: Flushable[] = [];
   #toClients: Flushable[] = [];
   #isScheduled = false;
+  /** A tick that is asked for by a microtask comes when there are no more of these. */
+  readonly #schedule = (): void => process.nextTick(this.#run);
   readonly #run = (): void => {
     const servers = this.#toServers;
     const clients = this.#toClients;
@@ -36,6 +39,6 @@ export class FlushQueue {
     if (list[list.length - 1] !== one) list.push(one);
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    queueMicrotask(this.#run);
+    queueMicrotask(this.#schedule);
   }
 }

@@ -78,7 +78,8 @@ export class RowTransfer {
     const merged = await this.#mergedRows(run, source.statement, shape);
     if (merged) {
       let count = 0;
-      const size = nextPortion(merged, shape);
+      const size = target.atOnce ? shape.rowsMax : nextPortion(merged, shape);
+      if (target.atOnce && merged.length > size) throw tooManyAtOnce(shape);
       for (let at = 0; at < merged.length; at += size)
         count += await this.#insert(merged.slice(at, at + size), { run, shape, target, output });
       return `INSERT 0 ${count}`;
@@ -183,14 +184,18 @@ export class RowTransfer {
     // A part whose tag has come has given all its rows.
     const done = (await this.#runner.runBound(opened, { writes }, rows)).map((tag) => tag !== '');
     let count = 0;
-    size = Math.min(FIRST_PORTION, shape.rowsMax);
+    const kept: Row[] = [];
+    size = target.atOnce ? shape.rowsMax : Math.min(FIRST_PORTION, shape.rowsMax);
     for (const [index, piece] of opened.entries()) {
       for (;;) {
         const [first] = waiting[index]!.length > 0 ? [waiting[index]!] : [];
         if (first) {
           waiting[index] = [];
-          count += await this.#insert(first, { run, shape, target, output });
-          size = nextPortion(first, shape);
+          if (target.atOnce) keepAll(kept, first, shape);
+          else {
+            count += await this.#insert(first, { run, shape, target, output });
+            size = nextPortion(first, shape);
+          }
         }
         if (done[index]) break;
         const portion = { portal: piece.portion!.portal, step: 'go on', maxRows: size } as const;
@@ -199,6 +204,7 @@ export class RowTransfer {
         done[index] = tag !== '';
       }
     }
+    if (kept.length > 0) count += await this.#insert(kept, { run, shape, target, output });
     if (!this.#c.lease.branches.implicit) {
       const closed = opened.map(
         (piece): BoundPiece => ({
@@ -335,10 +341,28 @@ const FIRST_PORTION = 50;
 
 /** As many as are about as large together as may be held. */
 function nextPortion(rows: readonly Row[], shape: RowShape): number {
+  const fit = Math.floor((BOUNDS.transferBytes * rows.length) / Math.max(sizeOf(rows), 1));
+  return Math.max(1, Math.min(fit, BOUNDS.transferRowsMax, shape.rowsMax));
+}
+
+/** As far as one batch may go. */
+function keepAll(kept: Row[], rows: readonly Row[], shape: RowShape): void {
+  for (const row of rows) kept.push(row);
+  if (kept.length > shape.rowsMax) throw tooManyAtOnce(shape);
+  if (sizeOf(kept) > BOUNDS.gatheredBytesMax) throw tooLarge();
+}
+
+function sizeOf(rows: readonly Row[]): number {
   let bytes = 0;
   for (const row of rows) for (const value of row) bytes += value?.length ?? 0;
-  const fit = Math.floor((BOUNDS.transferBytes * rows.length) / Math.max(bytes, 1));
-  return Math.max(1, Math.min(fit, BOUNDS.transferRowsMax, shape.rowsMax));
+  return bytes;
+}
+
+function tooManyAtOnce({ rowsMax }: RowShape): PosternError {
+  return notSupported(
+    `INSERT … SELECT … ON CONFLICT DO UPDATE of more than ${rowsMax} rows across buckets is not supported`,
+    'Insert them in portions.',
+  );
 }
 
 function tooLarge(): PosternError {
