@@ -53,7 +53,9 @@ export class PlanCache {
     const hit = this.#byKey.get(key);
     if (hit) return hit;
     const plan = this.#plan(text, map, searchPath.schemas);
-    const hasLeaves = plan.statements.some(({ placement: { kind } }) => kind === 'keyed' || kind === 'scattered');
+    const hasLeaves = plan.statements.some(
+      ({ placement: { kind } }) => kind === 'keyed' || kind === 'scattered',
+    );
     const cached: CachedQuery = {
       plan,
       map,
