@@ -16,6 +16,8 @@ import * as net from 'node:net';
 type Mode = 'passing' | 'silent' | 'mute' | 'cut';
 
 const READY_FOR_QUERY = 0x5a;
+const QUERY = 0x51;
+const SYNC = 0x53;
 const IN_TRANSACTION = 0x54;
 const HEADER_BYTES = 5;
 /** In the simple protocol; its answers are an ErrorResponse and ReadyForQuery. */
@@ -104,12 +106,11 @@ class Link {
   readonly #router: net.Socket;
   readonly #target: number;
   readonly #isForbidden: (chunk: Buffer) => boolean;
-  readonly #frames = new FrameScanner();
+  readonly #frames = new FrameScanner([READY_FOR_QUERY]);
   #server: net.Socket | undefined;
   /** Towards the server, and back. */
   #passes = { up: false, down: false };
-  /** The router has sent something since the server was ready for a query. */
-  #asked = true;
+  readonly #requests = new FrameScanner([QUERY, SYNC], { untypedFirst: true });
   /** Of failTransaction(): what the server answers is the relay's. */
   #onFailed: (() => void) | undefined;
 
@@ -148,8 +149,10 @@ class Link {
   }
 
   failTransaction(): Promise<void> | undefined {
-    const { status, isReady } = this.#frames;
-    if (this.#asked || !this.#passes.down || !isReady || status !== IN_TRANSACTION) return undefined;
+    const { lastByte, isBetween, found } = this.#frames;
+    // Each Query and each Sync has its ReadyForQuery, and so has the login; what is still to come would be taken for the relay's.
+    const isIdle = isBetween && this.#requests.isBetween && found === this.#requests.found + 1;
+    if (!isIdle || !this.#passes.down || lastByte !== IN_TRANSACTION) return undefined;
     return new Promise((resolve) => {
       this.#onFailed = resolve;
       this.#server?.write(FAILING_QUERY);
@@ -167,22 +170,27 @@ class Link {
   }
 
   #fromRouter(chunk: Buffer): void {
-    this.#asked = true;
-    if (this.#isForbidden(chunk)) this.destroy();
-    else this.#write(chunk, this.#router, this.#server!);
+    if (this.#isForbidden(chunk)) {
+      this.destroy();
+      return;
+    }
+    this.#requests.scan(chunk, 0, false);
+    this.#write(chunk, this.#router, this.#server!);
   }
 
   #fromServer(chunk: Buffer): void {
     let from = 0;
     if (this.#onFailed) {
+      const { found } = this.#frames;
       from = this.#frames.scan(chunk, 0, true);
-      if (!this.#frames.isReady) return;
+      if (this.#frames.found === found) return;
+      // Nobody but the relay has asked for it.
+      this.#frames.found--;
       this.#onFailed();
       this.#onFailed = undefined;
       if (from === chunk.length) return;
     }
     this.#frames.scan(chunk, from, false);
-    if (this.#frames.isReady) this.#asked = false;
     this.#write(chunk.subarray(from), this.#server!, this.#router);
   }
 
@@ -195,21 +203,32 @@ class Link {
   }
 }
 
-/** Follows the frames of a server, however they are cut, for the status that ReadyForQuery tells. */
+/** Follows the frames of one direction, however they are cut, and counts those of some types. */
 class FrameScanner {
-  /** Of the last ReadyForQuery. */
-  status = 0;
-  /** It ended with one, as far as it was read. */
-  isReady = false;
+  /** How many of them have come whole. */
+  found = 0;
+  /** The last byte of the last of them: of a ReadyForQuery, its status. */
+  lastByte = 0;
+  readonly #types: readonly number[];
   readonly #header = Buffer.alloc(HEADER_BYTES);
   #headerBytes = 0;
   #bodyBytes = 0;
 
-  /** Goes on from `start`, to the end or behind the first ReadyForQuery. Gives where it has come to. */
+  /** `untypedFirst`: the start-up packet has a length alone. */
+  constructor(types: readonly number[], options: { untypedFirst?: boolean } = {}) {
+    this.#types = types;
+    if (options.untypedFirst) this.#headerBytes = 1;
+  }
+
+  /** No frame has begun. */
+  get isBetween(): boolean {
+    return this.#headerBytes === 0;
+  }
+
+  /** Goes on from `start`, to the end or behind the first of the types. Gives where it has come to. */
   scan(chunk: Buffer, start: number, toFirst: boolean): number {
     let at = start;
     while (at < chunk.length) {
-      this.isReady = false;
       if (this.#headerBytes < HEADER_BYTES) {
         this.#header[this.#headerBytes++] = chunk[at++]!;
         if (this.#headerBytes === HEADER_BYTES) this.#bodyBytes = this.#header.readUInt32BE(1) - 4;
@@ -221,9 +240,9 @@ class FrameScanner {
         if (this.#bodyBytes > 0) continue;
       }
       this.#headerBytes = 0;
-      if (this.#header[0] !== READY_FOR_QUERY) continue;
-      this.status = chunk[at - 1]!;
-      this.isReady = true;
+      if (!this.#types.includes(this.#header[0]!)) continue;
+      this.lastByte = chunk[at - 1]!;
+      this.found++;
       if (toFirst) return at;
     }
     return at;
