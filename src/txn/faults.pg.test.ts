@@ -142,20 +142,7 @@ describe('a router that dies', () => {
   });
 
   test('what it has left is swept', async () => {
-    const branches = await threeBranches(cluster);
-    let died: () => void = () => {};
-    const death = new Promise<void>((resolve) => {
-      died = resolve;
-    });
-    const router: TestTransactions = await cluster.transactions({
-      faults: beforeStep('decide', 1, async () => {
-        for (const { connection } of branches) connection.destroy();
-        await router.die();
-        died();
-      }),
-    });
-    void router.coordinator.commit(branches);
-    await death;
+    await dieBeforeDecision(cluster);
     const other = await recover(cluster);
     expect(await cluster.leftovers()).toEqual(['n3: abort app']);
     await other.recovery.sweep();
@@ -180,20 +167,7 @@ describe('a router that dies', () => {
 
 describe('what is not ours', () => {
   test('another role’s decision under the same id is no decision', async () => {
-    const branches = await threeBranches(cluster);
-    let died: () => void = () => {};
-    const death = new Promise<void>((resolve) => {
-      died = resolve;
-    });
-    const router: TestTransactions = await cluster.transactions({
-      faults: beforeStep('decide', 1, async () => {
-        for (const { connection } of branches) connection.destroy();
-        await router.die();
-        died();
-      }),
-    });
-    void router.coordinator.commit(branches);
-    await death;
+    await dieBeforeDecision(cluster);
     const [row] = await cluster.servers[0]!.query('SELECT gid FROM pg_prepared_xacts');
     const id = String(row!.gid).split(':')[2];
     await cluster.branch(2, [`SELECT postern_commit.decide('${id}', '{1,2}', null)`, 'COMMIT'], {
@@ -371,3 +345,21 @@ describe('a part that somebody else has ended between the decision and phase two
     );
   });
 });
+
+/** A router that dies when all is prepared, and before it has decided. */
+async function dieBeforeDecision(of: typeof cluster): Promise<void> {
+  const branches = await threeBranches(of);
+  let died: () => void = () => {};
+  const death = new Promise<void>((resolve) => {
+    died = resolve;
+  });
+  const router: TestTransactions = await of.transactions({
+    faults: beforeStep('decide', 1, async () => {
+      for (const { connection } of branches) connection.destroy();
+      await router.die();
+      died();
+    }),
+  });
+  void router.coordinator.commit(branches);
+  await death;
+}

@@ -10,9 +10,9 @@ import { atRandom } from '../txn/bank-disturbances.ts';
 const { values } = parseArgs({
   options: { seed: { type: 'string' }, minutes: { type: 'string' }, runs: { type: 'string' } },
 });
-const firstSeed = Number(values.seed ?? Math.floor(Math.random() * 1_000_000_000));
-const endAtMs = performance.now() + Number(values.minutes ?? 10) * 60_000;
-const runsMax = Number(values.runs ?? Number.POSITIVE_INFINITY);
+const firstSeed = numberOf('seed') ?? Math.floor(Math.random() * 1_000_000_000);
+const endAtMs = performance.now() + (numberOf('minutes') ?? 10) * 60_000;
+const runsMax = numberOf('runs') ?? Number.POSITIVE_INFINITY;
 const RUN_MS = 3_000;
 
 let isOver = false;
@@ -59,4 +59,14 @@ function tellViolations(seed: number, { violations, errors, routerLogs }: RunRep
   console.log('errors told:', Object.fromEntries(errors));
   for (const violation of violations) console.log(`VIOLATION ${violation}`);
   console.log(`seed ${seed}`);
+}
+
+/** A soak that runs nothing would end well. */
+function numberOf(name: 'seed' | 'minutes' | 'runs'): number | undefined {
+  const text = values[name];
+  if (text === undefined) return undefined;
+  const number = Number(text);
+  if (text.trim() !== '' && number >= (name === 'seed' ? 0 : Number.MIN_VALUE)) return number;
+  console.error(`--${name} must be a number${name === 'seed' ? '' : ' above 0'}, not "${text}"`);
+  process.exit(2);
 }
