@@ -5,7 +5,7 @@ import { parse, YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import { invalidParameter } from '../base/errors.ts';
 import { parseDsn } from '../pg/dsn.ts';
-import type { RouterOptions } from './router.ts';
+import type { RouterOptions } from './router-options.ts';
 import { WORKERS_MAX } from './worker-count.ts';
 
 const name = z.string().min(1).max(63);

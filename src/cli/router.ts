@@ -3,41 +3,24 @@
 import { openBackend } from '../backend/login.ts';
 import { NodePool } from '../backend/pool.ts';
 import { StatementRegistry } from '../backend/prepared.ts';
-import { unreachable } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { besideOtherNodes, invalidParameter, notSupported, PosternError } from '../base/errors.ts';
-import { COALESCING_QUERY, createCoalescing, setCoalescing } from '../catalog/coalescing.ts';
+import { besideOtherNodes, notSupported, PosternError } from '../base/errors.ts';
+import { COALESCING_QUERY } from '../catalog/coalescing.ts';
 import { IdLeases } from '../catalog/ids.ts';
 import type { NodeInfo } from '../catalog/map.ts';
-import {
-  type Finding,
-  judgeCluster,
-  judgeNode,
-  type NodeFacts,
-  readNodeFacts,
-} from '../catalog/requirements.ts';
-import { ensureCatalog, ensureNode } from '../catalog/schema.ts';
 import { leaseIdBlock, readTokenKey } from '../catalog/store.ts';
 import { CatalogWatcher } from '../catalog/watcher.ts';
 import { Coalescer } from '../coalesce/coalescer.ts';
-import { type DdlContext, withConnection } from '../ddl/context.ts';
-import { dropTables } from '../ddl/drop.ts';
+import type { DdlContext } from '../ddl/context.ts';
 import { sweep } from '../ddl/sweep.ts';
-import { createReferenceTable, makeReferenceTable } from '../doors/reference/create.ts';
 import { completeReferenceTables } from '../doors/reference/join.ts';
-import { createShardedTable } from '../doors/sharded/create.ts';
-import { distributeTable } from '../doors/sharded/distribute.ts';
-import { grantOnShardedTables } from '../doors/sharded/grant.ts';
-import { mergesOf } from '../doors/sharded/make.ts';
-import { truncateShardedTables } from '../doors/sharded/truncate.ts';
-import type { CommandResult, CommandSession, RouterContext, RouterLog } from '../execute/context.ts';
+import type { RouterContext, RouterLog } from '../execute/context.ts';
 import { FunctionFacts } from '../execute/function-facts.ts';
 import { IdChooser, type IdSource } from '../execute/id-chooser.ts';
 import { PlanCache } from '../execute/plan-cache.ts';
 import { StatefulRelations } from '../execute/stateful-relations.ts';
 import { WriteFactsCache } from '../execute/write-facts.ts';
 import { parseDsn } from '../pg/dsn.ts';
-import type { RouterCommand } from '../plan/plan.ts';
 import { planQuery } from '../plan/planner.ts';
 import { ControlConnection, type ControlConnectionOptions } from '../platform/control-connection.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
@@ -50,41 +33,12 @@ import { DeadlockDetector } from '../txn/deadlock-detector.ts';
 import { DecisionGate } from '../txn/decision-gate.ts';
 import type { TransactionMetrics } from '../txn/metrics.ts';
 import { DistributedTransactions } from '../txn/registry.ts';
-import { CONTROL_LIMITS, startTransactions, type TransactionsOptions } from '../txn/transactions.ts';
+import { CONTROL_LIMITS, startTransactions } from '../txn/transactions.ts';
+import { checkNodes, joinCluster, optionsOf } from './join-cluster.ts';
+import { runCommand } from './router-commands.ts';
 import { routerMetrics } from './router-metrics.ts';
+import type { RouterOptions } from './router-options.ts';
 import { forwardCancel, joinWorkers, workerPlace } from './worker-side.ts';
-
-export interface NodeOptions {
-  readonly name: string;
-  /** The control path: a role that may create schemas, and is a superuser or a member of the clients' roles. */
-  readonly dsn: string;
-}
-
-export interface RouterOptions {
-  readonly listen: { readonly host: string; readonly port: number };
-  /** The database name that clients connect to. */
-  readonly database: string;
-  readonly nodes: readonly NodeOptions[];
-  /** The node of the catalog and of tables without a door. */
-  readonly home: string;
-  readonly users: readonly UserEntry[];
-  /** Backend connections to one node at most, over all roles. */
-  readonly connectionsPerNode?: number | undefined;
-  /** Merge the commits of writes that arrive together. Default: yes. */
-  readonly coalesce?: boolean | undefined;
-  /** Processes that share the port; read by the command line, not here. */
-  readonly workers?: number | undefined;
-  /** How long a statement waits for a free backend connection, and a client's login may take. */
-  readonly acquireTimeoutMs?: number | undefined;
-  readonly loginTimeoutMs?: number | undefined;
-  readonly log?: RouterLog | undefined;
-  /** Hears what each node has and lacks, before anything is served. */
-  readonly onFindings?: ((findings: readonly Finding[]) => void) | undefined;
-  /** Where this process tells Prometheus; with workers, each on the next port. */
-  readonly metrics?: { readonly host: string; readonly port: number } | undefined;
-  /** For tests: shorter times, and what goes wrong in the middle of a commit. */
-  readonly transactions?: Pick<TransactionsOptions, 'times' | 'faults'> | undefined;
-}
 
 export interface Router {
   readonly port: number;
@@ -361,71 +315,6 @@ async function listenForMetrics(
   }
 }
 
-/** What each node has and lacks. Throws when a node can't be used at all. */
-async function checkNodes(options: RouterOptions, connectionsPerNode: number): Promise<void> {
-  const facts: NodeFacts[] = await Promise.all(
-    options.nodes.map(async ({ name, dsn }) => {
-      const connection = await ControlConnection.open({ nodeName: name, dsn });
-      try {
-        return await readNodeFacts(connection);
-      } finally {
-        await connection.close();
-      }
-    }),
-  );
-  const findings = [...facts.flatMap((one) => judgeNode(one, connectionsPerNode)), ...judgeCluster(facts)];
-  options.onFindings?.(findings);
-  const error = findings.find(({ severity }) => severity === 'error');
-  if (error) {
-    throw new PosternError({
-      sqlState: '55000',
-      message: `node "${error.node}": ${error.message}`,
-      hint: error.hint,
-    });
-  }
-}
-
-async function joinCluster(
-  options: RouterOptions,
-): Promise<{ clusterId: string; nodes: readonly NodeInfo[]; homeNodeId: number }> {
-  const home = await ControlConnection.open({
-    nodeName: options.home,
-    dsn: optionsOf(options, options.home).dsn,
-  });
-  try {
-    const identity = await ensureCatalog(home, {
-      nodes: options.nodes.map(({ name }) => name),
-      home: options.home,
-    });
-    await Promise.all(
-      identity.nodes.map(async (node) => {
-        const connection = await ControlConnection.open({
-          nodeName: node.name,
-          dsn: optionsOf(options, node.name).dsn,
-        });
-        try {
-          await ensureNode(connection, { clusterId: identity.clusterId, node });
-        } finally {
-          await connection.close();
-        }
-      }),
-    );
-    return { clusterId: identity.clusterId, nodes: identity.nodes, homeNodeId: identity.homeNodeId };
-  } finally {
-    await home.close();
-  }
-}
-
-function optionsOf(options: RouterOptions, name: string): NodeOptions {
-  const node = options.nodes.find((one) => one.name === name);
-  if (!node)
-    throw invalidParameter(
-      `the home node "${name}" is not among the nodes`,
-      `The nodes are: ${options.nodes.map((one) => one.name).join(', ')}.`,
-    );
-  return node;
-}
-
 /** Backends log in as the client's own role, with the password that the router knows for it. */
 function openPool(options: {
   node: NodeInfo;
@@ -496,77 +385,6 @@ export class HomeControl {
   async close(): Promise<void> {
     await this.#connection?.close();
   }
-}
-
-async function runCommand(
-  sharding: DdlContext,
-  command: Exclude<RouterCommand, { kind: 'tellOutcome' }>,
-  session: CommandSession,
-): Promise<CommandResult> {
-  switch (command.kind) {
-    case 'createShardedTable': {
-      const { notices } = await createShardedTable(sharding, command, session);
-      return { tag: 'CREATE TABLE', row: undefined, notices };
-    }
-    case 'distributeTable': {
-      const { notices } = await distributeTable(sharding, command, session);
-      const { functionName } = command;
-      return functionName === undefined
-        ? { tag: 'ALTER TABLE', row: undefined, notices }
-        : { tag: 'SELECT 1', row: { column: functionName, value: '' }, notices };
-    }
-    case 'createReferenceTable': {
-      const { notices } = await createReferenceTable(sharding, command, session);
-      return { tag: 'CREATE TABLE', row: undefined, notices };
-    }
-    case 'makeReferenceTable': {
-      const { notices } = await makeReferenceTable(sharding, command, session);
-      const { functionName } = command;
-      return functionName === undefined
-        ? { tag: 'ALTER TABLE', row: undefined, notices }
-        : { tag: 'SELECT 1', row: { column: functionName, value: '' }, notices };
-    }
-    case 'dropTables': {
-      const { notices } = await dropTables(sharding, command, session);
-      return { tag: 'DROP TABLE', row: undefined, notices };
-    }
-    case 'truncateTables': {
-      const { notices } = await truncateShardedTables(sharding, command, session);
-      return { tag: 'TRUNCATE TABLE', row: undefined, notices };
-    }
-    case 'grantOnTables': {
-      const { notices } = await grantOnShardedTables(sharding, command, session);
-      return { tag: command.isGrant ? 'GRANT' : 'REVOKE', row: undefined, notices };
-    }
-    case 'createCoalescing': {
-      const { coalesce, ...table } = command;
-      const made = await onHome(sharding, (home) =>
-        createCoalescing(home, { ...table, merges: mergesOf(coalesce) }, session),
-      );
-      const message = `relation "${command.name}" already exists, skipping`;
-      return { tag: 'CREATE TABLE', row: undefined, notices: made ? [] : [{ sqlState: '42P07', message }] };
-    }
-    case 'setCoalescing': {
-      const { relation, ifExists, functionName } = command;
-      const merges = mergesOf(command.coalesce);
-      const found = await onHome(sharding, (home) =>
-        setCoalescing(home, { relation, ifExists, merges }, session),
-      );
-      if (functionName !== undefined)
-        return { tag: 'SELECT 1', row: { column: functionName, value: '' }, notices: [] };
-      const message = `relation "${relation}" does not exist, skipping`;
-      return { tag: 'ALTER TABLE', row: undefined, notices: found ? [] : [{ sqlState: '00000', message }] };
-    }
-    default:
-      return unreachable(command);
-  }
-}
-
-/** A change of the catalog, which this router knows of before its client does. */
-async function onHome<T>(sharding: DdlContext, work: (home: ControlConnection) => Promise<T>): Promise<T> {
-  const result = await withConnection(sharding, sharding.homeNodeId, work);
-  await sharding.refresh().catch(() => undefined);
-  return result;
 }
 
 export function cannotListen(

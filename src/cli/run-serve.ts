@@ -1,7 +1,8 @@
 /** `postern serve -c postern.yaml`: the router over the user's own servers, until SIGINT or SIGTERM. */
 import { readConfig } from './config.ts';
 import { failureText } from './failure-text.ts';
-import { type RouterOptions, startRouter } from './router.ts';
+import { startRouter } from './router.ts';
+import type { RouterOptions } from './router-options.ts';
 import type { ServeOptions } from './serve.ts';
 import { runServing } from './serving.ts';
 

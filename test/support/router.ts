@@ -2,7 +2,8 @@
  * A router over real servers, for tests: `await startTestCluster()`, and `await cluster.stop()` at the end. Each node has
  * a role `app` and a database `app` that it owns, as an application would find them.
  */
-import { type Router, type RouterOptions, startRouter } from '../../src/cli/router.ts';
+import { type Router, startRouter } from '../../src/cli/router.ts';
+import type { RouterOptions } from '../../src/cli/router-options.ts';
 import type { UserEntry } from '../../src/session/users.ts';
 import { startTestServer, type TestServer, type TestServerOptions } from './servers.ts';
 
