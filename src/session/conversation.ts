@@ -165,7 +165,7 @@ export class Conversation {
   /** A question of the router's that any node can answer, with the client's role and settings as they are now. */
   async askAnyNode(text: string): Promise<Rows> {
     const { lease } = this;
-    if (lease.unsynced && lease.settingsChanged) {
+    if (lease.unsynced && lease.changed.inTransaction) {
       throw notSupported(
         'the place of this statement depends on settings that the pipeline has changed before it',
         'Send a Sync between the two.',

@@ -17,18 +17,17 @@ import {
   encodeBindComplete,
   encodeCloseComplete,
   encodeParameterDescription,
-  encodeParseComplete,
   encodeReadyForQuery,
 } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { BindView, readClose, readDescribe, readExecute, readParse } from '../wire/frontend.ts';
 import { PipelineFailed } from './branches.ts';
 import { type ClientPortal, ClientPortals } from './client-portals.ts';
-import { type Conversation, type Deallocation, deallocated, type PARKED, together } from './conversation.ts';
+import { ClientStatements } from './client-statements.ts';
+import { type Conversation, deallocated, type PARKED, together } from './conversation.ts';
 import { HeldWrite } from './held-write.ts';
 import { LocalAnswers } from './local-answers.ts';
 import { noPortal, noStatement } from './missing-names.ts';
-import { type NamedChange, NamedChanges } from './named-changes.ts';
 import {
   type BoundStatement,
   type ClientStatement,
@@ -42,20 +41,17 @@ import { endsTransaction } from './transaction-control.ts';
 
 export class ExtendedProtocol {
   readonly #c: Conversation;
-  readonly #statements = new NamedChanges<ClientStatement>();
+  readonly #statements: ClientStatements;
   readonly #portals = new ClientPortals();
   readonly #bind = new BindView();
   readonly #execution: PreparedExecution;
   readonly #local: LocalAnswers;
   readonly #scattered: ScatteredStatements;
-  /** A Parse of the unnamed statement is being handled: whether it succeeds or not, the one before is gone. */
-  #parsingUnnamed = false;
-  /** Since the last Sync, a write may have stopped at its row limit. */
-  #writeSuspended = false;
   #held: HeldWrite | undefined;
 
   constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
+    this.#statements = new ClientStatements(conversation);
     this.#execution = execution;
     this.#scattered = new ScatteredStatements(conversation, execution);
     this.#local = new LocalAnswers({
@@ -63,16 +59,14 @@ export class ExtendedProtocol {
       hasStatement: (name) => this.#statements.get(name) !== undefined,
       forgetPortals: () => this.#portals.clear(),
     });
-    conversation.deallocate = (name) => this.#deallocate(name);
+    conversation.deallocate = (name) => this.#statements.deallocate(name);
   }
 
   /** A Query takes the unnamed statement and portal with it, and is skipped after an error as all messages are. */
   beforeQuery<T>(handle: () => void | Promise<void> | T): void | Promise<void> | T {
     if (this.#c.skipping) return;
     if (this.#held) return this.#guarded(() => handle() as void | Promise<void>);
-    this.#statements.nextBatch();
-    if (this.#statements.get('') || this.#statements.isOpen)
-      this.#c.inTurn({ write() {}, ...this.#settling(this.#statements.set('', undefined)) });
+    this.#statements.beforeQuery();
     this.#portals.put('', undefined);
     return handle();
   }
@@ -161,7 +155,7 @@ export class ExtendedProtocol {
     if (lease.branches.implicit) return this.#endImplicit().then(() => this.#sync());
     this.#c.skipping = false;
     responses.pipelineFailed = false;
-    this.#writeSuspended = false;
+    this.#statements.writeSuspended = false;
     this.#statements.nextBatch();
     const { connection } = lease;
     if (connection && !connection.closed) {
@@ -225,27 +219,16 @@ export class ExtendedProtocol {
   #parse(reader: FrameReader): void | Promise<void> {
     const { name, text, parameterOids } = readParse(reader);
     const { lease } = this.#c;
-    this.#parsingUnnamed = name === '';
-    const settled = name === '' ? undefined : this.#whenSettled(name);
+    this.#statements.begin(name);
+    const settled = name === '' ? undefined : this.#statements.whenSettled(name);
     if (settled) return settled.then(() => this.#parseText(name, text, parameterOids));
     if (lease.searchPathStale)
       return lease.readSearchPath().then(() => this.#parseText(name, text, parameterOids));
     return this.#parseText(name, text, parameterOids);
   }
 
-  /** What the name stands for may still be taken back by an error before the last Sync. */
-  #whenSettled(name: string): Promise<void> | undefined {
-    const settled = this.#statements.unsettled(name);
-    if (settled) this.#c.lease.connection?.flushMessage();
-    return settled;
-  }
-
   #parseText(name: string, text: string, oids: readonly number[]): void | Promise<void> {
-    if (this.#statements.size >= BOUNDS.clientStatementsMax)
-      throw objectError(
-        '53400',
-        `a session may have ${BOUNDS.clientStatementsMax} prepared statements at most`,
-      );
+    this.#statements.checkBound();
     const cached = this.#c.plan(text);
     const statement: ClientStatement = { name, text, oids, cached, described: undefined };
     const { plan } = cached;
@@ -255,66 +238,24 @@ export class ExtendedProtocol {
     const failed = this.#c.state.transaction === 'failed' || this.#c.lease.failed;
     if (failed && (plan.unparsed || (only && !endsTransaction(only)))) throw inFailedTransaction();
     if (only?.refusal) throw only.refusal;
-    if (name !== '' && this.#statements.get(name))
-      throw objectError('42P05', `prepared statement "${name}" already exists`);
+    this.#statements.checkFree(name);
     this.#c.checkSessionState(only);
     if (isOfLeaves(only)) {
       const described = this.#execution.describeKeyed(statement);
-      if (described) return described.then(() => this.#define(statement));
-      return this.#define(statement);
+      if (described) return described.then(() => this.#statements.define(statement));
+      return this.#statements.define(statement);
     }
     const shared = this.#c.state.context.statements.get(cached.text, oids, this.#c.lease.scope);
-    if (shared.validated || this.#local.answers(only, text)) return this.#define(statement);
+    if (shared.validated || this.#local.answers(only, text)) return this.#statements.define(statement);
     const connection = this.#c.lease.ensure(this.#execution.nodeOf(only));
     if (connection instanceof Promise)
-      return connection.then((acquired) => this.#parseOn(acquired, shared, statement));
-    this.#parseOn(connection, shared, statement);
-  }
-
-  /** Has a server check the text: its ParseComplete or error is the client's answer. */
-  #parseOn(connection: BackendConnection, shared: SharedStatement, statement: ClientStatement): void {
-    this.#c.lease.unsynced = true;
-    if (connection.prepared.nameOf(shared) !== undefined) {
-      this.#define(statement);
-      return;
-    }
-    this.#parsingUnnamed = false;
-    const change = this.#statements.set(statement.name, statement);
-    const tag: RequestTag = {
-      statement: shared,
-      onDone: () => this.#statements.done(change),
-      onFailed: (skipped) => {
-        // A Parse that fails by itself has taken the unnamed statement before it away.
-        if (!skipped) change.before = undefined;
-        this.#statements.undo(change);
-      },
-    };
-    connection.parse(shared, this.#c.responses, tag);
-  }
-
-  #define(statement: ClientStatement): void {
-    this.#parsingUnnamed = false;
-    const change = this.#statements.set(statement.name, statement);
-    const { connection } = this.#c.lease;
-    if (this.#writeSuspended && connection) {
-      // PostgreSQL makes the rows of a suspended write visible to what follows when it is sent a Parse, any Parse.
-      connection.parseUnnamed('', this.#c.responses, this.#settling(change));
-      return;
-    }
-    this.#c.inTurn({ write: (writer) => encodeParseComplete(writer), ...this.#settling(change) });
-  }
-
-  /** Settles a change with the answer to its message. */
-  #settling(change: NamedChange<ClientStatement>): Pick<RequestTag, 'onDone' | 'onFailed'> {
-    return {
-      onDone: () => this.#statements.done(change),
-      onFailed: () => this.#statements.undo(change),
-    };
+      return connection.then((acquired) => this.#statements.defineOn(acquired, shared, statement));
+    this.#statements.defineOn(connection, shared, statement);
   }
 
   #bindPortal(reader: FrameReader): void | Promise<void> {
     const view = this.#bind.read(reader);
-    const settled = this.#whenSettled(view.statement);
+    const settled = this.#statements.whenSettled(view.statement);
     if (settled) return settled.then(() => this.#bindPortal(reader));
     if (this.#c.lease.searchPathStale)
       return this.#c.lease.readSearchPath().then(() => this.#bindSettled(reader));
@@ -335,7 +276,7 @@ export class ExtendedProtocol {
     if (only?.refusal) throw only.refusal;
     if (only?.effects[0]?.kind === 'sqlPrepare') {
       const named = deallocated(statement.text);
-      const settled = typeof named === 'string' ? this.#whenSettled(named) : undefined;
+      const settled = typeof named === 'string' ? this.#statements.whenSettled(named) : undefined;
       if (settled) return settled.then(() => this.#bindSettled(reader));
     }
     if (this.#local.answers(only, statement.text))
@@ -437,7 +378,7 @@ export class ExtendedProtocol {
       };
       return this.#onItsNode(portal, connection, describe);
     }
-    const settled = this.#whenSettled(name);
+    const settled = this.#statements.whenSettled(name);
     if (settled) return settled.then(() => this.#describeNamed(name));
     return this.#describeNamed(name);
   }
@@ -530,11 +471,11 @@ export class ExtendedProtocol {
     if (afterwards || steps) tag = { ...tag, onDone: together(afterwards, steps) };
     const [effect] = plan.statements[0]?.effects ?? [];
     if (effect?.kind === 'sqlPrepare' && typeof deallocated(plan.text) === 'symbol') {
-      const all = this.#deallocate(undefined)!;
+      const all = this.#statements.deallocate(undefined)!;
       tag = { ...tag, onDone: () => all.done(), onFailed: () => all.undo() };
     }
     lease.unsynced = true;
-    if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#writeSuspended = true;
+    if (maxRows > 0 && !plan.statements[0]?.readOnly) this.#statements.writeSuspended = true;
     connection.execute(name, maxRows, responses, tag);
     this.#c.noteSent(plan, connection);
     // The end of a transaction takes its portals with it, an implicit one's too.
@@ -556,8 +497,7 @@ export class ExtendedProtocol {
     const { lease, responses } = this.#c;
     const { connection } = lease;
     if (target === 'S') {
-      const change = this.#statements.set(name, undefined);
-      this.#c.inTurn({ write: (writer) => encodeCloseComplete(writer), ...this.#settling(change) });
+      this.#statements.close(name);
       return;
     }
     const isOwn = this.#portals.isOwn(name);
@@ -573,20 +513,13 @@ export class ExtendedProtocol {
     });
   }
 
-  #deallocate(name: string | undefined): Deallocation | undefined {
-    if (name !== undefined && !this.#statements.get(name)) return undefined;
-    // The unnamed one stays: it is not among those of the session.
-    return this.#statements.removeAll((one) => (name === undefined ? one !== '' : one === name));
-  }
-
   /** An error of the router's own. Where a backend has the transaction, it has to fail there as well. */
   #fail(error: unknown): void {
     const { lease, responses, state } = this.#c;
     const isTold = this.#c.skipping || error instanceof PipelineFailed;
     this.#c.skipping = true;
     if (isTold) return;
-    const dropped = this.#parsingUnnamed ? this.#settling(this.#statements.set('', undefined)) : undefined;
-    this.#parsingUnnamed = false;
+    const dropped = this.#statements.onFailure();
     const { connection } = lease;
     if (connection && !connection.closed) {
       lease.unsynced = true;

@@ -16,12 +16,12 @@
  */
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { ask, askUnsynced, switchSettings } from '../backend/internal-query.ts';
-import { decidesReading } from '../backend/settings.ts';
 import { assert } from '../base/assert.ts';
 import { connectionLost, inFailedTransaction, objectError, type PosternError } from '../base/errors.ts';
 import type { SessionEffect } from '../plan/plan.ts';
 import type { BranchHost } from './branch.ts';
 import { Branches } from './branches.ts';
+import { ChangedSettings } from './changed-settings.ts';
 import { type BranchBegin, HeldBegin } from './held-begin.ts';
 import type { Responses } from './responses.ts';
 import { SessionBackends } from './session-backends.ts';
@@ -29,9 +29,6 @@ import { readBack } from './settings-readback.ts';
 import type { ClientState } from './state.ts';
 import { TransactionSteps } from './transaction-steps.ts';
 import { Unheard } from './unheard.ts';
-
-/** How many scopes were made for transactions that have changed settings. */
-let transactionScopes = 0;
 
 export class Lease implements BranchHost {
   connection: BackendConnection | undefined;
@@ -51,8 +48,7 @@ export class Lease implements BranchHost {
   pinReason: string | undefined;
   /** The open transaction has changed what names mean, which nobody else can see yet. */
   ddlUncommitted = false;
-  /** Session-level settings that may have changed since the connection was taken. */
-  readonly #touched = new Set<string>();
+  readonly changed: ChangedSettings;
   /** The open transaction may have written where it is. */
   wrote = false;
   /** What it has done to the session. */
@@ -61,8 +57,6 @@ export class Lease implements BranchHost {
   isFloating = false;
   /** Its branches on other nodes. */
   readonly branches: Branches = new Branches(this);
-  #searchPathStale = false;
-  #scopeInTransaction: string | undefined;
   /** Sent and not yet answered: something that ends a failed transaction, or goes back before the failure. */
   #endSent = false;
   /** Sent and not yet answered: COMMIT or ROLLBACK, so that what follows may commit by itself. */
@@ -71,8 +65,6 @@ export class Lease implements BranchHost {
   #reading = false;
   /** The client is gone. */
   ended = false;
-  /** The open transaction or pipeline has changed settings, maybe for itself only. */
-  settingsChanged = false;
   readonly state: ClientState;
   readonly backends: SessionBackends;
   responses!: Responses;
@@ -82,6 +74,7 @@ export class Lease implements BranchHost {
   constructor(state: ClientState) {
     this.state = state;
     this.backends = new SessionBackends(state);
+    this.changed = new ChangedSettings(state);
   }
 
   /** Is a transaction block open on the backend, as far as is known now? */
@@ -100,7 +93,7 @@ export class Lease implements BranchHost {
 
   /** What decides the meaning of a text that is prepared now, see StatementRegistry. */
   get scope(): string {
-    return this.#scopeInTransaction ?? this.state.scope;
+    return this.changed.scope;
   }
 
   /** Is the backend's transaction known to have failed, and nothing sent that would end it? */
@@ -131,9 +124,9 @@ export class Lease implements BranchHost {
       connection.transactionStatus === TransactionStatus.inBlock &&
       connection.pendingCount === 0 &&
       !this.unsynced &&
-      !this.settingsChanged &&
+      !this.changed.inTransaction &&
       !this.ddlUncommitted &&
-      !this.#searchPathStale &&
+      !this.changed.searchPathStale &&
       !this.isFloating &&
       this.pinReason === undefined
     );
@@ -148,7 +141,7 @@ export class Lease implements BranchHost {
   }
 
   get searchPathStale(): boolean {
-    return this.#searchPathStale;
+    return this.changed.searchPathStale;
   }
 
   /**
@@ -187,27 +180,16 @@ export class Lease implements BranchHost {
     for (const effect of effects) {
       switch (effect.kind) {
         case 'set':
-          this.settingsChanged = true;
-          for (const name of effect.names) {
-            if (name === 'search_path' || name === 'role') this.#searchPathStale = true;
-            // What is prepared from here to the end of the transaction is for this transaction alone.
-            if (name === 'search_path' || decidesReading(name))
-              this.#scopeInTransaction = `transaction ${++transactionScopes}`;
-            if (!effect.local) this.#touched.add(name);
-          }
+          this.changed.noteSet(effect);
           break;
         case 'setMany':
           this.steps.block('settings whose names are computed', { isUnknown: true });
-          this.#scopeInTransaction = `transaction ${++transactionScopes}`;
-          this.settingsChanged = true;
+          this.changed.noteSetMany();
           this.pin('settings that the router cannot follow');
           break;
         case 'resetAll':
           this.steps.block('RESET ALL');
-          this.settingsChanged = true;
-          for (const name of this.state.settings.values.keys()) if (name !== 'role') this.#touched.add(name);
-          for (const name of this.state.defaults.values.keys()) if (name !== 'role') this.#touched.add(name);
-          this.#searchPathStale = true;
+          this.changed.noteResetAll();
           this.isFloating = false;
           break;
         case 'pin':
@@ -221,9 +203,8 @@ export class Lease implements BranchHost {
           break;
         case 'rollbackToSavepoint':
           this.#endSent = true;
-          // What it takes back of settings is not known here.
           this.isFloating = false;
-          if (this.#touched.size > 0) this.#searchPathStale = true;
+          this.changed.noteRollbackToSavepoint();
           break;
         case 'begin':
           // A second BEGIN in a transaction changes nothing.
@@ -287,26 +268,18 @@ export class Lease implements BranchHost {
     const { connection } = this;
     this.#endTransaction();
     if (!connection) {
-      this.#forgetSettings();
+      this.changed.forget();
       this.onFree?.();
       this.#wakeDrained();
       return;
     }
-    if (this.#touched.size > 0 || this.#searchPathStale) {
+    if (this.changed.mustBeRead) {
       void this.#readSettings(connection);
       return;
     }
-    this.#scopeInTransaction = undefined;
+    this.changed.endScope();
     this.#giveBack(connection);
     this.#wakeDrained();
-  }
-
-  /** What a lost SET would have changed is not known, and one that was rolled back has changed nothing: the settings before it stay. */
-  #forgetSettings(): void {
-    this.#scopeInTransaction = undefined;
-    this.#touched.clear();
-    this.#searchPathStale = false;
-    this.state.setSearchPath(this.state.settings.values.get('search_path') ?? this.state.loginSearchPath);
   }
 
   #endTransaction(): void {
@@ -315,7 +288,7 @@ export class Lease implements BranchHost {
     this.steps.clear();
     this.wrote = false;
     this.ddlUncommitted = false;
-    this.settingsChanged = false;
+    this.changed.inTransaction = false;
   }
 
   /** The value of search_path inside the transaction, when a statement may have changed it. */
@@ -331,12 +304,12 @@ export class Lease implements BranchHost {
     } else {
       await this.drained();
       const { connection } = this;
-      if (!connection || !this.#searchPathStale || this.failed) return;
+      if (!connection || !this.changed.searchPathStale || this.failed) return;
       [row] = await ask(connection, text);
     }
     this.state.setSearchPath(row?.[0] ?? '');
     if (this.inBlock) return;
-    this.#searchPathStale = false;
+    this.changed.searchPathStale = false;
   }
 
   /** Resolves when everything sent so far has been answered (or the connection is gone). */
@@ -358,7 +331,7 @@ export class Lease implements BranchHost {
       this.#blockEndSent = false;
       this.tainted = false;
       this.#endTransaction();
-      this.#forgetSettings();
+      this.changed.forget();
       this.#wakeDrained();
     }
     return !wasOwn;
@@ -402,7 +375,7 @@ export class Lease implements BranchHost {
       this.backends.discard(connection);
       return;
     }
-    if (isOwn || this.unsynced || this.#touched.size > 0) {
+    if (isOwn || this.unsynced || this.changed.touched.size > 0) {
       if (connection.pendingCount > 0)
         void connection.cancel().finally(() => this.backends.discard(connection));
       else this.backends.discard(connection);
@@ -567,7 +540,7 @@ export class Lease implements BranchHost {
 
   async #readSettings(connection: BackendConnection): Promise<void> {
     this.#reading = true;
-    const left = await readBack(connection, this.#touched).catch(() => undefined);
+    const left = await readBack(connection, this.changed.touched).catch(() => undefined);
     this.#reading = false;
     if (!left) {
       if (!connection.closed) this.backends.discard(connection);
@@ -575,8 +548,7 @@ export class Lease implements BranchHost {
       return;
     }
     if (this.connection !== connection) return;
-    this.#touched.clear();
-    this.#searchPathStale = false;
+    this.changed.noteRead();
     connection.settings = connection.settings.with(left.changes);
     this.state.settings = this.state.settings.with(left.changes);
     this.state.setSearchPath(left.searchPath);
