@@ -15,7 +15,7 @@ export interface Endpoint {
 }
 
 export interface Figures {
-  readonly tool: 'generator' | 'pgbench';
+  readonly tool: 'generator' | 'pgbench' | 'client';
   readonly workload: string;
   readonly protocol: Protocol;
   readonly clients: number;
@@ -31,6 +31,8 @@ export interface Figures {
   readonly steal: number;
   readonly others: number;
   readonly clientBound: boolean;
+  /** What `tps` counts if it is no transactions; then `cpuUs` is for one of these. */
+  readonly unit?: string;
   /** Resident memory of the router for each of the idle clients that are connected to it beside. */
   readonly idleClientBytes?: number;
 }
@@ -140,7 +142,7 @@ export function describePoint(point: Point): string {
     .join(', ');
   const errors = Object.entries(point.errors).map(([code, count]) => `${code}×${count}`);
   return [
-    `${point.cell.padEnd(22)} ${point.endpoint.padEnd(18)} tps=${point.tps.toFixed(0).padStart(6)}`,
+    `${point.cell.padEnd(22)} ${point.endpoint.padEnd(18)} ${point.unit ?? 'tps'}=${point.tps.toFixed(0).padStart(6)}`,
     `p50=${point.p50Ms.toFixed(2).padStart(6)}  p99=${point.p99Ms.toFixed(2).padStart(7)} ms`,
     `CPU µs: ${cpu}`,
     `steal ${percent(point.steal)}, others ${percent(point.others)}`,

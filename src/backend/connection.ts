@@ -263,6 +263,13 @@ export class BackendConnection implements Flushable {
     this.#flushQueue.addToServer(this);
   }
 
+  /** Whole frames, behind what was written before, that are not copied: they stay as they are until the server has answered. */
+  sendBlock(block: Buffer): void {
+    if (this.#closed) return;
+    this.flush();
+    this.#socket.write(block);
+  }
+
   /** An answer of the router's own, in its turn. */
   local(sink: ResponseSink, tag: unknown): void {
     if (this.#discarding) sink.onDiscarded(Pending.local, tag);
@@ -284,7 +291,8 @@ export class BackendConnection implements Flushable {
 
   flush(): void {
     if (this.#closed || this.#writer.length === 0) return;
-    this.#socket.write(this.#writer.take());
+    // What the system takes at once is followed by no 'drain'.
+    if (this.#socket.write(this.#writer.take())) this.onDrain?.();
   }
 
   /**

@@ -19,6 +19,10 @@ export const BOUNDS = {
   connectionsPerNode: 20,
   /** Beyond all limits of a node: for questions of the router's own that somebody asks who holds a connection already. */
   briefConnections: 2,
+  /** Connections of one router process to the mesh, each of which has one to every node. */
+  meshConnections: 8,
+  /** Portals and cursors over several nodes that one session reads in portions at once. */
+  meshHoldingsMax: 4,
   /** How long a statement waits for a free backend connection. */
   acquireTimeoutMs: 30_000,
   /** How many may wait for one at once, per node. */
@@ -85,6 +89,15 @@ export const BOUNDS = {
   /** Rows, and about as many bytes, that a statement which moves rows between nodes holds at a time. */
   transferRowsMax: 1_000,
   transferBytes: 4 * 1024 * 1024,
+  /** Rows of a COPY that wait in the router for their buckets' turn; beyond, its client is not read. */
+  copyBufferBytesMax: 24 * 1024 * 1024,
+  /** Rows of one bucket that go to its node together: a COPY of its own there. */
+  copyChunkBytesMax: 512 * 1024,
+  /** One row of it, and the rows whose buckets a server is asked for at a time. */
+  copyRowBytesMax: 256 * 1024 * 1024,
+  copyAskedRowsMax: 500,
+  /** When a row has failed, how long rows before it, on other nodes, may take to fail as well. */
+  copySettleMs: 1_000,
   /** Literals of one simple statement that are lifted into parameters; a statement with more is sent as it came. */
   liftedValuesMax: 64,
   /** Shapes of lifted statements that one transaction remembers to have them judged at its end. */
@@ -117,12 +130,30 @@ export const BOUNDS = {
   outcomeRetentionMs: 24 * 3_600_000,
   /** Connections of the control path to one node for what transactions need beside their own. */
   transactionControlsPerNode: 4,
+  /** How often what was counted of statements is written to home. */
+  statementFlushIntervalMs: 5_000,
+  /** How long a router that stops waits for the last of it. */
+  statementStopMs: 1_000,
+  /** Texts, as they were sent, that a process counts at once; and bytes of them. */
+  statementCountersMax: 2_000,
+  statementTextBytesMax: 8 * 1024 * 1024,
+  /** Rows of postern.statements. */
+  statementsKeptMax: 5_000,
   /** Losses that postern.prepared keeps. */
   lossesKeptMax: 1_000,
   /** How long a consistent read tries to hold back decisions, and waits for those that were made before. */
   decisionGateTimeoutMs: 5_000,
   /** How long it waits in one go for a commit that is under way; others queue up behind it. */
   decisionGateLockMs: 500,
+  /**
+   * How long DDL waits for a lock in one go: others wait behind it. Below PostgreSQL's deadlock_timeout (1 s), so that where it is part
+   * of a deadlock it is DDL that gives way, and no client's write that is told of it.
+   */
+  ddlLockTimeoutMs: 800,
+  /** For how long it tries again, and the pauses between two tries. */
+  ddlRetryMs: 60_000,
+  ddlPauseMsMin: 200,
+  ddlPauseMsMax: 2_000,
   /** How long it holds decisions back for one that is still being carried out, before it lets go and waits without. */
   decisionGateSettleMs: 100,
   /** Opening snapshots or cursors; after this, decisions go on and the read fails. */

@@ -3,11 +3,12 @@ import { APP, createCommand, useShardedCluster } from '../../test/support/sharde
 import { createShardedTable } from '../doors/sharded/create.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
 import { createCoalescing, setCoalescing } from './coalescing.ts';
+import { leaseIdBlocks } from './id-sequences.ts';
 import { IdLeases } from './ids.ts';
 import type { ClusterMap } from './map.ts';
 import { judgeCluster, judgeNode, readNodeFacts } from './requirements.ts';
 import { ensureCatalog, ensureNode } from './schema.ts';
-import { leaseIdBlock, loadMap } from './store.ts';
+import { loadMap } from './store.ts';
 import { CatalogWatcher } from './watcher.ts';
 
 const cluster = useShardedCluster(2);
@@ -179,7 +180,7 @@ describe('ids', () => {
     const leases = await Promise.all(
       [home(), home()].map(async (connecting) => {
         const connection = await connecting;
-        return new IdLeases({ lease: (request) => leaseIdBlock(connection, request) });
+        return new IdLeases({ lease: (request) => leaseIdBlocks(connection, request) });
       }),
     );
     const taken = await Promise.all(
@@ -192,10 +193,36 @@ describe('ids', () => {
       sqlState: '2200H',
       message: 'nextval: reached maximum value of sequence "counted_small_seq" (32767)',
     });
-    await expect(leaseIdBlock(await home(), { tableId: 999, column: 'id', count: 1 })).rejects.toMatchObject({
-      sqlState: '42P01',
-    });
+    await expect(leaseIdBlocks(await home(), { tableId: 999, column: 'id', count: 1 })).rejects.toMatchObject(
+      {
+        sqlState: '42P01',
+      },
+    );
   });
+});
+
+test('a catalog that counted ids itself goes on with the sequences', async () => {
+  await createShardedTable(cluster.router(), createCommand('earlier', 'id bigserial PRIMARY KEY'), APP);
+  const { id: tableId } = await cluster.table('earlier');
+  await cluster.servers[0]!.query(
+    `ALTER TABLE postern_internal.id_columns DROP COLUMN restarts;
+     UPDATE postern_internal.id_columns SET next_id = 4001 WHERE table_id = ${tableId}`,
+  );
+  await cluster.prepare();
+  const connection = await home();
+  expect(await leaseIdBlocks(connection, { tableId, column: 'id', count: 10 })).toEqual([
+    { first: 4001, last: 4010 },
+  ]);
+  await cluster.prepare();
+  expect(await leaseIdBlocks(connection, { tableId, column: 'id', count: 1 })).toEqual([
+    { first: 4011, last: 4011 },
+  ]);
+  // A router of before has none left.
+  expect(
+    await cluster.servers[0]!.query(
+      `SELECT FROM postern_internal.id_columns WHERE table_id = ${tableId} AND next_id <= max_id`,
+    ),
+  ).toEqual([]);
 });
 
 describe('CatalogWatcher', () => {

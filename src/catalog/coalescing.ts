@@ -77,7 +77,7 @@ export async function createCoalescing(
 
 /** In the caller's transaction, which adds one to the epoch. `merges` undefined: as without a switch. */
 export async function storeCoalescing(
-  home: ControlConnection,
+  home: Pick<ControlConnection, 'query'>,
   oid: number,
   merges: boolean | undefined,
 ): Promise<void> {
@@ -95,7 +95,10 @@ export async function storeCoalescing(
 }
 
 /** What a table has been set to; undefined: nothing. */
-export async function readCoalescing(home: ControlConnection, oid: number): Promise<boolean | undefined> {
+export async function readCoalescing(
+  home: Pick<ControlConnection, 'query'>,
+  oid: number,
+): Promise<boolean | undefined> {
   const rows = await home.query<{ merges: boolean }>(
     `SELECT merges FROM ${INTERNAL_SCHEMA}.coalescing WHERE relation = $1::oid`,
     [oid],

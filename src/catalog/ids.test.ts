@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { PosternError } from '../base/errors.ts';
 import { IdLeases, type LeaseIds } from './ids.ts';
 
-/** The catalog as a counter: what leaseIdBlock does, without a server. */
+/** The catalog as a counter: what leaseIdBlocks does, without a server. */
 function counter(max = Number.MAX_SAFE_INTEGER): { lease: LeaseIds; counts: number[] } {
   const next = new Map<string, number>();
   const counts: number[] = [];
@@ -16,7 +16,7 @@ function counter(max = Number.MAX_SAFE_INTEGER): { lease: LeaseIds; counts: numb
       if (first > max) throw new PosternError({ sqlState: '2200H', message: 'reached maximum' });
       const last = Math.min(first + count - 1, max);
       next.set(key, last + 1);
-      return { first, last };
+      return [{ first, last }];
     },
   };
 }
@@ -99,12 +99,36 @@ describe('IdLeases', () => {
     await expect.poll(() => ids.take(1, 'id', 1).catch(() => undefined)).toEqual([1]);
   });
 
-  test('tables that are gone are forgotten', async () => {
-    const ids = new IdLeases({ lease: counter().lease });
-    await ids.take(1, 'id', 1);
-    await ids.take(2, 'id', 1);
-    ids.retain((tableId) => tableId === 2);
+  test('a lease of several blocks is used to its end, and a column that is forgotten begins anew', async () => {
+    let leases = 0;
+    const lease: LeaseIds = async () => {
+      leases++;
+      return leases === 1
+        ? [
+            { first: 1, last: 2 },
+            { first: 5, last: 5 },
+            { first: 9, last: 10 },
+          ]
+        : [{ first: 100 * leases, last: 100 * leases + 99 }];
+    };
+    const ids = new IdLeases({ lease });
+    expect(await ids.take(1, 'id', 6)).toEqual([1, 2, 5, 9, 10, 200]);
+    ids.forget(1, 'id');
     expect(ids.next(1, 'id')).toBeUndefined();
-    expect(ids.next(2, 'id')).toBe(2);
+    expect(await ids.take(1, 'id', 1)).toEqual([300]);
+  });
+
+  test('what is on its way when a column is forgotten is not used', async () => {
+    const answers: ((blocks: Awaited<ReturnType<LeaseIds>>) => void)[] = [];
+    const ids = new IdLeases({ lease: () => new Promise((resolve) => answers.push(resolve)) });
+    const early = ids.take(1, 'id', 1);
+    ids.forget(1, 'id');
+    const late = ids.take(1, 'id', 1);
+    await expect.poll(() => answers.length).toBe(2);
+    answers[1]!([{ first: 50, last: 60 }]);
+    answers[0]!([{ first: 1, last: 10 }]);
+    expect(await late).toEqual([50]);
+    expect(await early).toEqual([51]);
+    expect(ids.next(1, 'id')).toBe(52);
   });
 });

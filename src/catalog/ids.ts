@@ -2,6 +2,8 @@
  * Ids for sequence columns, handed out from blocks that the catalog has leased to this router.
  *
  *   no block ──take()──► leased ──half used──► next block fetched behind ──first used up──► leased …
+ *      ▲                    │
+ *      └─────forget()───────┘
  *
  * Invariant: a block belongs to one router from the commit of its lease on, so ids are unique over all routers; what a
  * router that ends has not used is a gap, as with PostgreSQL's own sequences (CACHE).
@@ -9,7 +11,7 @@
  */
 import { assert } from '../base/assert.ts';
 import { PosternError } from '../base/errors.ts';
-import type { IdBlock } from './store.ts';
+import type { IdBlock } from './id-sequences.ts';
 
 const BLOCK_IDS_MIN = 1_000;
 const BLOCK_IDS_MAX = 100_000;
@@ -19,7 +21,12 @@ const BLOCK_DURATION_MS_MAX = 60_000;
 /** How long a statement waits for the catalog before it is told that there are no ids. */
 const LEASE_TIMEOUT_MS = 5_000;
 
-export type LeaseIds = (request: { tableId: number; column: string; count: number }) => Promise<IdBlock>;
+/** At least one block; several if others have drawn from the sequence meanwhile. */
+export type LeaseIds = (request: {
+  tableId: number;
+  column: string;
+  count: number;
+}) => Promise<readonly IdBlock[]>;
 
 export interface IdLeasesOptions {
   readonly lease: LeaseIds;
@@ -33,9 +40,13 @@ interface Column {
   /** The next id to hand out, and the last one of the block; above it when the block is used up. */
   next: number;
   last: number;
-  /** Below this many left, the next block is fetched. */
+  /** The other blocks of the lease. */
+  readonly rest: IdBlock[];
+  /** Ids of the lease that are left. */
+  left: number;
+  /** Below this many left, the next lease is taken. */
   prefetchBelow: number;
-  reserve: IdBlock | undefined;
+  reserve: readonly IdBlock[] | undefined;
   blockIds: number;
   blockStartedMs: number;
   fetching: Promise<void> | undefined;
@@ -57,10 +68,11 @@ export class IdLeases {
   next(tableId: number, column: string): number | undefined {
     const entry = this.#tables.get(tableId)?.get(column);
     if (!entry) return undefined;
-    if (entry.next > entry.last && !this.#useReserve(entry)) return undefined;
-    const id = entry.next++;
-    if (entry.last - id < entry.prefetchBelow && !entry.reserve && !entry.fetching) this.#prefetch(entry);
-    return id;
+    if (entry.left === 0 && !this.#useReserve(entry)) return undefined;
+    if (entry.next > entry.last) useBlock(entry, entry.rest.shift());
+    entry.left--;
+    if (entry.left < entry.prefetchBelow && !entry.reserve && !entry.fetching) this.#prefetch(entry);
+    return entry.next++;
   }
 
   /**
@@ -78,9 +90,9 @@ export class IdLeases {
     return ids;
   }
 
-  /** Drops what is held for tables that `keep` doesn't name: their ids are of no more use. */
-  retain(keep: (tableId: number) => boolean): void {
-    for (const tableId of this.#tables.keys()) if (!keep(tableId)) this.#tables.delete(tableId);
+  /** Drops what is held of a column's ids, and what is on its way: its sequence was set, or it is no more. */
+  forget(tableId: number, column: string): void {
+    this.#tables.get(tableId)?.delete(column);
   }
 
   #column(tableId: number, name: string): Column {
@@ -96,6 +108,8 @@ export class IdLeases {
         name,
         next: 1,
         last: 0,
+        rest: [],
+        left: 0,
         prefetchBelow: 0,
         reserve: undefined,
         blockIds: BLOCK_IDS_MIN,
@@ -108,12 +122,8 @@ export class IdLeases {
   }
 
   #useReserve(column: Column): boolean {
-    const block = column.reserve;
-    if (!block) return false;
-    assert(
-      block.first <= block.last && Number.isSafeInteger(block.last),
-      'a block of ids is empty or too high',
-    );
+    const blocks = column.reserve;
+    if (!blocks) return false;
     const nowMs = this.#nowMs();
     const lastedMs = nowMs - column.blockStartedMs;
     if (lastedMs < BLOCK_DURATION_MS_MIN) column.blockIds = Math.min(column.blockIds * 4, BLOCK_IDS_MAX);
@@ -122,9 +132,10 @@ export class IdLeases {
     }
     column.reserve = undefined;
     column.blockStartedMs = nowMs;
-    column.next = block.first;
-    column.last = block.last;
-    column.prefetchBelow = Math.floor((block.last - block.first + 1) / 2);
+    column.rest.push(...blocks);
+    column.left = blocks.reduce((sum, { first, last }) => sum + last - first + 1, 0);
+    column.prefetchBelow = Math.floor(column.left / 2);
+    useBlock(column, column.rest.shift());
     return true;
   }
 
@@ -136,8 +147,8 @@ export class IdLeases {
   #fetch(column: Column, needed: number): Promise<void> {
     const count = Math.min(Math.max(column.blockIds, needed), BLOCK_IDS_MAX);
     column.fetching ??= this.#lease({ tableId: column.tableId, column: column.name, count })
-      .then((block) => {
-        column.reserve = block;
+      .then((blocks) => {
+        column.reserve = blocks;
       })
       .finally(() => {
         column.fetching = undefined;
@@ -161,6 +172,15 @@ export class IdLeases {
       clearTimeout(timer);
     }
   }
+}
+
+function useBlock(column: Column, block: IdBlock | undefined): void {
+  assert(
+    block && block.first <= block.last && Number.isSafeInteger(block.last),
+    'a block of ids is empty or too high',
+  );
+  column.next = block.first;
+  column.last = block.last;
 }
 
 /** The catalog is away and the leased block is used up. Nothing was written; retry when it is back. */

@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto';
 import type { KeyTypeName } from '../pg/hash/key-type.ts';
 import { IDENTIFIER_BYTES_MAX } from '../pg/identifier.ts';
+import type { KeyDirectory } from '../pg/key/directory.ts';
 
 /** The schema, on each node, that holds the leaves of all sharded tables. */
 export const LEAF_SCHEMA = 'postern_leaves';
@@ -15,6 +16,8 @@ export const LEAF_SCHEMA = 'postern_leaves';
 export const COMMIT_SCHEMA = 'postern_commit';
 /** The schema of the catalog on the home node. */
 export const CATALOG_SCHEMA = 'postern';
+/** PostgreSQL's catalogs as users should see them, on the home node: views and functions (src/introspect). */
+export const SHOWN_SCHEMA = 'postern_shown';
 
 export interface NodeInfo {
   readonly id: number;
@@ -31,6 +34,30 @@ export interface ColumnInfo {
   readonly typeOid: number;
   /** The router supplies this column's value, from a leased block of ids, when an INSERT leaves it out. */
   readonly sequence: boolean;
+  /** Where those ids come from, on the home node. */
+  readonly idSequence?: IdSequence | null;
+  /** GENERATED … AS IDENTITY. */
+  readonly identity?: 'always' | 'by default' | null;
+}
+
+export interface IdSequence {
+  readonly schema: string;
+  readonly name: string;
+  /** How often it was set, by setval() or ALTER SEQUENCE: blocks leased before are of no more use. */
+  readonly restarts: number;
+}
+
+export type PlacementMethod = 'hash' | 'range' | 'list';
+
+/** Which keys each bucket has. Tables of one colocation group share it. */
+export interface TablePlacement {
+  readonly method: PlacementMethod;
+  /** How many of the first buckets share, by hash, the keys that are in no list. RANGE: none. */
+  readonly hashBuckets: number;
+  /** RANGE, ascending: bucket i has the keys from bounds[i − 1] on and below bounds[i]; its ends are open. */
+  readonly bounds: readonly string[];
+  /** LIST, and keys pinned to a bucket of their own: index = bucket − hashBuckets. */
+  readonly lists: readonly (readonly string[])[];
 }
 
 export interface ShardedTable {
@@ -49,10 +76,33 @@ export interface ShardedTable {
   readonly colocationId: number;
   /** Columns in the face's order. */
   readonly columns: readonly ColumnInfo[];
+  readonly placement: TablePlacement;
+  /** Finds the buckets of keys; undefined: all go by hash. */
+  readonly directory: KeyDirectory | undefined;
   /** Index = bucket. */
   readonly buckets: readonly BucketPlace[];
   /** Other schemas of the home node in which a relation of the same name exists: they may come first in a search_path. */
   readonly shadowSchemas: readonly string[];
+  /** A foreign key deletes or changes rows of colocated tables with its own: they can't change buckets. */
+  readonly cascades?: boolean;
+  /** Its unique constraints off the shard key; absent: none. */
+  readonly lookups?: readonly Lookup[];
+}
+
+/** A unique constraint off the shard key (src/lookup/SPEC.md). */
+export interface Lookup {
+  readonly id: number;
+  /** Of the constraint, or the index that it was made as. */
+  readonly name: string;
+  readonly isConstraint: boolean;
+  readonly columns: readonly string[];
+  /** Where its values are kept: hashed by the first column, a table for each bucket beside the table's own leaf. */
+  readonly table: ShardedTable;
+}
+
+/** The name of a lookup's tables, before the bucket's suffix. */
+export function lookupName(constraintName: string): string {
+  return `${constraintName}_lookup`;
 }
 
 export interface ReferenceColumn {
@@ -79,6 +129,16 @@ export interface ReferenceTable {
   readonly shadowSchemas: readonly string[];
 }
 
+/** A view that reads sharded tables: its query takes its place in a statement. */
+export interface ShardedView {
+  readonly schema: string;
+  readonly name: string;
+  /** As pg_get_viewdef() prints it, names qualified. */
+  readonly query: string;
+  /** As of a sharded table. */
+  readonly shadowSchemas: readonly string[];
+}
+
 export interface ClusterMap {
   readonly epoch: number;
   readonly nodes: readonly NodeInfo[];
@@ -90,6 +150,28 @@ export interface ClusterMap {
   /** The reference tables, in the same ways. */
   readonly references: ReadonlyMap<string, ReadonlyMap<string, ReferenceTable>>;
   readonly referencesByName: ReadonlyMap<string, readonly ReferenceTable[]>;
+  /** The columns whose ids come from a sequence, by its name without schema. */
+  readonly idColumnsBySequence: ReadonlyMap<string, readonly IdColumnOfTable[]>;
+  /** The views that read sharded tables, as those. */
+  readonly views: ReadonlyMap<string, ReadonlyMap<string, ShardedView>>;
+  readonly viewsByName: ReadonlyMap<string, readonly ShardedView[]>;
+  /** Schemas that live, with all that is in them, on one node, by name. */
+  readonly schemas: ReadonlyMap<string, NodeSchema>;
+}
+
+export interface NodeSchema {
+  readonly name: string;
+  readonly nodeId: number;
+  /** Names of its tables, views and sequences, as they were when last looked at. */
+  readonly relations: ReadonlySet<string>;
+  /** Nothing in it calls a user's function. */
+  readonly plain: boolean;
+}
+
+export interface IdColumnOfTable {
+  readonly table: ShardedTable;
+  readonly column: string;
+  readonly sequence: IdSequence;
 }
 
 /** `_b17_g4`: what a leaf's names add to the face's. */
@@ -121,11 +203,32 @@ export function buildMap(options: {
   homeNodeId: number;
   tables: readonly ShardedTable[];
   references: readonly ReferenceTable[];
+  views?: readonly ShardedView[];
+  schemas?: readonly NodeSchema[];
 }): ClusterMap {
   const { epoch, nodes, homeNodeId } = options;
   const [tables, tablesByName] = byNames(options.tables);
   const [references, referencesByName] = byNames(options.references);
-  return { epoch, nodes, homeNodeId, tables, tablesByName, references, referencesByName };
+  const [views, viewsByName] = byNames(options.views ?? []);
+  const idColumnsBySequence = columnsBySequence(options.tables);
+  return {
+    ...{ epoch, nodes, homeNodeId, tables, tablesByName, references, referencesByName },
+    ...{ idColumnsBySequence, views, viewsByName },
+    schemas: new Map((options.schemas ?? []).map((schema) => [schema.name, schema])),
+  };
+}
+
+function columnsBySequence(tables: readonly ShardedTable[]): ReadonlyMap<string, readonly IdColumnOfTable[]> {
+  const byName = new Map<string, IdColumnOfTable[]>();
+  for (const table of tables) {
+    for (const { name: column, idSequence: sequence } of table.columns) {
+      if (!sequence) continue;
+      const sameName = byName.get(sequence.name);
+      if (sameName) sameName.push({ table, column, sequence });
+      else byName.set(sequence.name, [{ table, column, sequence }]);
+    }
+  }
+  return byName;
 }
 
 /** By schema, then name; and by bare name. */

@@ -17,6 +17,7 @@ const GOOD: NodeFacts = {
   superuser: true,
   mayReplicate: true,
   mayCreateInDatabase: true,
+  mayCreateMesh: true,
   place: '5@1.5:5432',
 };
 
@@ -38,6 +39,7 @@ test.each<[string, Partial<NodeFacts>, string]>([
   ['fsync', { fsync: false }, 'warning'],
   ['asynchronous commit', { synchronousCommit: 'off' }, 'warning'],
   ['ordinary role', { superuser: false }, 'note'],
+  ['no mesh', { mayCreateMesh: false }, 'note'],
   ['no replication', { mayReplicate: false }, 'warning'],
 ])('%s', (_, facts, severity) => {
   expect(judgeNode({ ...GOOD, ...facts }, 50).map((finding) => finding.severity)).toEqual([severity]);

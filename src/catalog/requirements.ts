@@ -31,6 +31,8 @@ export interface NodeFacts {
   readonly superuser: boolean;
   readonly mayReplicate: boolean;
   readonly mayCreateInDatabase: boolean;
+  /** Databases and roles, for the mesh. */
+  readonly mayCreateMesh: boolean;
   /** Equal for two connections only if they lead to the same database of the same server. */
   readonly place: string;
 }
@@ -47,6 +49,7 @@ export async function readNodeFacts(connection: ControlConnection): Promise<Node
        (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS "synchronousCommit",
        r.rolname AS role, r.rolsuper AS superuser, r.rolsuper OR r.rolreplication AS "mayReplicate",
        has_database_privilege(d.oid, 'CREATE') AS "mayCreateInDatabase",
+       r.rolsuper OR r.rolcreatedb AND r.rolcreaterole AS "mayCreateMesh",
        d.oid || '@' || extract(epoch FROM pg_postmaster_start_time()) || ':' || current_setting('port') AS place
      FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database()`,
   );
@@ -136,6 +139,13 @@ export function judgeNode(facts: NodeFacts, connectionsPerNode: number): readonl
       'warning',
       'the extension postgres_fdw is not available',
       'Off: queries over several nodes. Install the package with the contrib modules there.',
+    );
+  }
+  if (!facts.mayCreateMesh) {
+    add(
+      'note',
+      `role "${facts.role}" may not create databases and roles`,
+      'Off, unless they are there: reads over several nodes at once through the mesh. Each that is refused says what to run.',
     );
   }
   return findings;

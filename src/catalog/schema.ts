@@ -14,11 +14,16 @@
  */
 import { randomUUID } from 'node:crypto';
 import { PosternError } from '../base/errors.ts';
-import { quoteLiteral } from '../pg/identifier.ts';
 import type { ControlConnection } from '../platform/control-connection.ts';
 import { commitObjects, NEWEST_COMMIT_OBJECT } from './commit-objects.ts';
+import { ADOPT_COUNTERS, HAS_ID_OBJECTS, ID_OBJECTS } from './id-sequences.ts';
+import { localLookups, lookupsTable, NEWEST_LOOKUP_OBJECT } from './lookup-objects.ts';
 import { CATALOG_SCHEMA, LEAF_SCHEMA, type NodeInfo } from './map.ts';
+import { placementObjects } from './placement-objects.ts';
 import { GUARD_IS_THERE, GUARD_OBJECTS } from './reference-guard.ts';
+import { keyPads, NEWEST_SIGNED_OBJECT, signedObjects } from './signed-statements.ts';
+import { statementObjects } from './statement-objects.ts';
+import { viewDefinitions, viewsAreThere } from './views.ts';
 
 /** Names of what Postern keeps for itself, on every node. */
 export const INTERNAL_SCHEMA = 'postern_internal';
@@ -31,9 +36,15 @@ const LOCK_CLASS = 0x706f7374;
 const TABLE_LOCK_CLASS = LOCK_CLASS + 1;
 
 /** Held while the catalog is created, in any database of any node. */
-const CREATE_CATALOG_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASS}, 0)`;
+export const CREATE_CATALOG_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASS}, 0)`;
 /** Held by whoever makes a sharded table, from before its name is taken until it is ready. */
 export const PLACEMENT_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASS}, 1)`;
+/** The key of the session lock of whoever measures the sharded tables. */
+export const FIGURES_LOCK_KEY = `${LOCK_CLASS}, 3`;
+/** The first half of the session lock of a job on a table (ddl/jobs.ts). */
+export const JOB_LOCK_CLASS: number = LOCK_CLASS + 2;
+/** Held by whoever grants on a schema of Postern's, to the end of its transaction: two at once would fail. */
+export const GRANT_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASS}, 2)`;
 /** The key of the session lock that says: the router that makes or drops this table is alive. Takes the id as $1. */
 export const TABLE_LOCK_KEY = `${TABLE_LOCK_CLASS}, $1::int4`;
 
@@ -101,6 +112,7 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.tables (
 ALTER TABLE ${INTERNAL_SCHEMA}.tables ADD COLUMN IF NOT EXISTS door text NOT NULL DEFAULT 'sharded'
   CHECK (door IN ('sharded', 'reference'));
 ALTER TABLE ${INTERNAL_SCHEMA}.tables ADD COLUMN IF NOT EXISTS copies int[];
+ALTER TABLE ${INTERNAL_SCHEMA}.tables ADD COLUMN IF NOT EXISTS cascades bool NOT NULL DEFAULT false;
 ALTER TABLE ${INTERNAL_SCHEMA}.tables DROP CONSTRAINT IF EXISTS tables_check;
 ALTER TABLE ${INTERNAL_SCHEMA}.tables ADD CONSTRAINT tables_check CHECK (state = 'creating' OR (table_schema IS NOT NULL
   AND CASE door WHEN 'sharded' THEN num_nulls(key_column, key_type, hash_function, colocation_id) = 0
@@ -121,6 +133,19 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.id_columns (
   leased_last bigint NOT NULL DEFAULT 0,
   max_id bigint NOT NULL,
   PRIMARY KEY (table_id, column_name)
+);
+${ID_OBJECTS};
+${lookupsTable(INTERNAL_SCHEMA)}
+CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.ddl_jobs (
+  job_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  role name NOT NULL,
+  search_path text NOT NULL,
+  statement text NOT NULL,
+  tag text NOT NULL,
+  table_id int NOT NULL,
+  units jsonb NOT NULL,
+  done int[] NOT NULL DEFAULT '{}',
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.coalescing (
   relation regclass PRIMARY KEY,
@@ -144,117 +169,9 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.prepared_transactions (
 );
 CREATE SCHEMA IF NOT EXISTS ${CATALOG_SCHEMA};
 REVOKE ALL ON SCHEMA ${CATALOG_SCHEMA} FROM PUBLIC;
-GRANT USAGE ON SCHEMA ${CATALOG_SCHEMA} TO PUBLIC;`;
-
-/** The catalog has all that this version of Postern makes if it has this: what a version adds is added behind the others. */
-const NEWEST_OBJECT = `${CATALOG_SCHEMA}.prepared`;
-
-interface View {
-  readonly name: string;
-  readonly comment: string;
-  readonly query: string;
-  readonly columns: Readonly<Record<string, string>>;
-}
-
-const VIEWS: readonly View[] = [
-  {
-    name: 'nodes',
-    comment: 'The PostgreSQL servers of the cluster.',
-    query: `SELECT n.node_name AS node, n.node_id = c.home_node_id AS is_home
-FROM ${INTERNAL_SCHEMA}.nodes n CROSS JOIN ${INTERNAL_SCHEMA}.cluster c ORDER BY n.node_id`,
-    columns: {
-      node: 'Name of the node, as in the configuration of the routers.',
-      is_home: 'True for the node that holds the catalog and all tables without a door.',
-    },
-  },
-  {
-    name: 'tables',
-    comment: 'The tables that have a door. Every other table lives wholly on the home node.',
-    query: `SELECT t.table_schema, t.table_name, t.door, t.key_column, t.key_type,
-  g.bucket_count, t.colocation_id AS colocation_group, t.state,
-  CASE m.merges WHEN true THEN 'on' WHEN false THEN 'off' ELSE 'default' END AS coalesce
-FROM ${INTERNAL_SCHEMA}.tables t LEFT JOIN ${INTERNAL_SCHEMA}.colocation_groups g USING (colocation_id)
-LEFT JOIN ${INTERNAL_SCHEMA}.local_tables f USING (table_id)
-LEFT JOIN ${INTERNAL_SCHEMA}.coalescing m ON m.relation = f.face
-ORDER BY t.table_schema, t.table_name`,
-    columns: {
-      table_schema: 'Schema of the table.',
-      table_name: 'Name of the table.',
-      door: 'How the table gets past a single primary: sharded, or reference (whole on every node).',
-      key_column: 'The column whose value decides the bucket of a row.',
-      key_type: 'Type of the key column.',
-      bucket_count: 'Into how many buckets the table is split.',
-      colocation_group: 'Tables of the same group keep rows with the same key on the same node.',
-      state: 'creating, ready or dropping; only a ready table can be used.',
-      coalesce: 'May writes share a transaction with others: on, off, or default.',
-    },
-  },
-  {
-    name: 'buckets',
-    comment: 'Where each bucket of each sharded table lives: one row per table and bucket.',
-    query: `SELECT t.table_schema, t.table_name, l.bucket, n.node_name AS node, l.leaf_name AS leaf, l.generation
-FROM ${INTERNAL_SCHEMA}.tables t JOIN ${INTERNAL_SCHEMA}.leaves l USING (table_id)
-JOIN ${INTERNAL_SCHEMA}.places p ON p.colocation_id = t.colocation_id AND p.bucket = l.bucket
-JOIN ${INTERNAL_SCHEMA}.nodes n USING (node_id)
-WHERE t.state = 'ready' ORDER BY t.table_schema, t.table_name, l.bucket`,
-    columns: {
-      table_schema: 'Schema of the table.',
-      table_name: 'Name of the table.',
-      bucket: 'Number of the bucket, from 0.',
-      node: 'Name of the node that holds the bucket.',
-      leaf: `Name of the table in schema ${LEAF_SCHEMA} of that node that holds the rows.`,
-      generation: 'Changes with each move of the bucket, and is never used again.',
-    },
-  },
-  {
-    name: 'coalescing',
-    comment:
-      'The tables, with a door or without, that say whether their writes may share a transaction with others.',
-    query: `SELECT n.nspname AS table_schema, c.relname AS table_name,
-  CASE WHEN m.merges THEN 'on' ELSE 'off' END AS coalesce
-FROM ${INTERNAL_SCHEMA}.coalescing m JOIN pg_catalog.pg_class c ON c.oid = m.relation
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2`,
-    columns: {
-      table_schema: 'Schema of the table.',
-      table_name: 'Name of the table.',
-      coalesce: 'on: also with user triggers and deferrable constraints. off: never.',
-    },
-  },
-  {
-    name: 'prepared',
-    comment:
-      'Parts of transactions over several nodes that wait for their outcome for a second or longer, and parts that were lost.',
-    query: `SELECT n.node_name AS node, p.gid, p.transaction_id, p.owner, c.node_name AS commit_point, p.prepared_at,
-  pg_catalog.clock_timestamp() - p.prepared_at AS age, p.state
-FROM ${INTERNAL_SCHEMA}.prepared_transactions p JOIN ${INTERNAL_SCHEMA}.nodes n USING (node_id)
-LEFT JOIN ${INTERNAL_SCHEMA}.nodes c ON c.node_id = p.commit_point ORDER BY p.prepared_at`,
-    columns: {
-      node: 'Node that holds the prepared transaction.',
-      gid: 'Its name there, as in pg_prepared_xacts.',
-      transaction_id: 'The same for all parts of one transaction.',
-      owner: 'The role whose transaction it is.',
-      commit_point: 'Node that holds, or will hold, the decision.',
-      prepared_at: 'When it was prepared, by the clock of its node.',
-      age: 'Time since then.',
-      state:
-        'waiting: for its commit point or its router. committing, rolling back: decided, and not carried out here yet. unreachable: its commit point does not answer. lost: it had been decided to commit, and is gone from this node.',
-    },
-  },
-];
-
-function viewDefinitions(): string {
-  const statements: string[] = [];
-  for (const view of VIEWS) {
-    const name = `${CATALOG_SCHEMA}.${view.name}`;
-    statements.push(`CREATE OR REPLACE VIEW ${name} AS ${view.query}`);
-    statements.push(`REVOKE ALL ON ${name} FROM PUBLIC`, `GRANT SELECT ON ${name} TO PUBLIC`);
-    statements.push(`COMMENT ON VIEW ${name} IS ${quoteLiteral(view.comment)}`);
-    for (const [column, comment] of Object.entries(view.columns)) {
-      statements.push(`COMMENT ON COLUMN ${name}.${column} IS ${quoteLiteral(comment)}`);
-    }
-  }
-  return statements.join(';\n');
-}
+GRANT USAGE ON SCHEMA ${CATALOG_SCHEMA} TO PUBLIC;
+${placementObjects(INTERNAL_SCHEMA)}
+${statementObjects(INTERNAL_SCHEMA)}`;
 
 export interface CatalogIdentity {
   readonly clusterId: string;
@@ -274,11 +191,12 @@ export async function ensureCatalog(
     await home.query(`SELECT ${CREATE_CATALOG_LOCK}`);
     const [found] = await home.query<{ there: boolean; whole: boolean }>(
       `SELECT to_regclass('${INTERNAL_SCHEMA}.cluster') IS NOT NULL AS there,
-         to_regclass('${NEWEST_OBJECT}') IS NOT NULL AS whole`,
+         ${viewsAreThere(INTERNAL_SCHEMA)} AND ${HAS_ID_OBJECTS}
+           AND to_regclass('${INTERNAL_SCHEMA}.lookups') IS NOT NULL AS whole`,
     );
     if (!found?.there) {
       await home.query(NODE_OBJECTS + CATALOG_OBJECTS);
-      await home.query(viewDefinitions());
+      await home.query(viewDefinitions(INTERNAL_SCHEMA));
       await home.query(
         `INSERT INTO ${INTERNAL_SCHEMA}.cluster (cluster_id, format_version) VALUES ($1, ${FORMAT_VERSION})`,
         [randomUUID()],
@@ -288,7 +206,8 @@ export async function ensureCatalog(
       if (format < FORMAT_VERSION || (!found.whole && format === FORMAT_VERSION)) {
         // Made by an earlier version.
         await home.query(CATALOG_OBJECTS);
-        await home.query(viewDefinitions());
+        await home.query(ADOPT_COUNTERS);
+        await home.query(viewDefinitions(INTERNAL_SCHEMA));
         await home.query(`UPDATE ${INTERNAL_SCHEMA}.cluster SET format_version = ${FORMAT_VERSION}`);
       }
     }
@@ -365,19 +284,35 @@ async function joinCatalog(
  */
 export async function ensureNode(
   connection: ControlConnection,
-  identity: { readonly clusterId: string; readonly node: NodeInfo },
+  identity: {
+    readonly clusterId: string;
+    readonly node: NodeInfo;
+    /** Default: none, and the node carries out no signed statement (signed-statements.ts). */
+    readonly clusterKey?: Buffer | undefined;
+  },
 ): Promise<void> {
-  const { clusterId, node } = identity;
+  const { clusterId, node, clusterKey } = identity;
   await connection.transaction(async () => {
     await connection.query(`SELECT ${CREATE_CATALOG_LOCK}`);
     const there = await connection.query<{ there: boolean }>(
       `SELECT to_regclass('${INTERNAL_SCHEMA}.local_node') IS NOT NULL AND ${GUARD_IS_THERE} AS there`,
     );
     if (!there[0]?.there) await connection.query(NODE_OBJECTS);
-    const commits = await connection.query<{ there: boolean }>(
-      `SELECT to_regprocedure('${NEWEST_COMMIT_OBJECT}') IS NOT NULL AS there`,
+    const [functions] = await connection.query<{ commit: boolean; signed: boolean; lookups: boolean }>(
+      `SELECT to_regprocedure('${NEWEST_COMMIT_OBJECT}') IS NOT NULL AS commit,
+         to_regprocedure('${NEWEST_SIGNED_OBJECT}') IS NOT NULL AS signed,
+         to_regprocedure('${NEWEST_LOOKUP_OBJECT}') IS NOT NULL AS lookups`,
     );
-    if (!commits[0]?.there) await connection.query(commitObjects(INTERNAL_SCHEMA));
+    if (!functions?.commit) await connection.query(commitObjects(INTERNAL_SCHEMA));
+    if (!functions?.signed) await connection.query(signedObjects(INTERNAL_SCHEMA));
+    if (!functions?.lookups) await connection.query(localLookups(INTERNAL_SCHEMA));
+    if (clusterKey) {
+      const { inner, outer } = keyPads(clusterKey, node.id);
+      await connection.query(
+        `INSERT INTO ${INTERNAL_SCHEMA}.local_key (inner_pad, outer_pad) VALUES ($1, $2) ON CONFLICT DO NOTHING`,
+        [inner, outer],
+      );
+    }
     await connection.query(
       `INSERT INTO ${INTERNAL_SCHEMA}.local_node (cluster_id, node_id, node_name) VALUES ($1, $2, $3)
        ON CONFLICT DO NOTHING`,
@@ -398,9 +333,14 @@ export async function ensureNode(
 
 /** Adds one to the epoch and tells all routers when the transaction commits. Call it inside the change's transaction. */
 export async function bumpEpoch(home: ControlConnection): Promise<void> {
-  await home.query(`UPDATE ${INTERNAL_SCHEMA}.cluster SET epoch = epoch + 1`);
-  await home.query(`NOTIFY ${CATALOG_CHANNEL}`);
+  for (const statement of bumpEpochStatements) await home.query(statement);
 }
+
+/** The first one locks the cluster's row to the end of its transaction. */
+export const bumpEpochStatements: readonly string[] = [
+  `UPDATE ${INTERNAL_SCHEMA}.cluster SET epoch = epoch + 1`,
+  `NOTIFY ${CATALOG_CHANNEL}`,
+];
 
 /** What is wrong is in the configuration, not in a statement: the router says so and does not start. */
 function configurationError(message: string, hint: string | undefined): PosternError {

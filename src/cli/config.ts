@@ -16,6 +16,8 @@ const nodeSchema = z.strictObject({
   dsn: z.string().min(1),
   password_file: z.string().optional(),
   password_env: z.string().optional(),
+  /** How the servers of the other nodes reach it. Default: as the dsn says. */
+  mesh: z.strictObject({ host: z.string().min(1), port: z.number().int().min(1).max(65535) }).optional(),
 });
 
 const userSchema = z
@@ -105,6 +107,7 @@ export function readConfig(path: string, environment: NodeJS.ProcessEnv): Readon
     nodes: config.nodes.map((node) => ({
       name: node.name,
       dsn: withPassword(node.dsn, secret(`node "${node.name}"`, node), environment),
+      mesh: node.mesh,
     })),
     users: config.users.map((user) => ({
       name: user.name,

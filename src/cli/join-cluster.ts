@@ -1,8 +1,12 @@
 /** What a router does before it serves: asks each node what it has and lacks, and joins the catalog, or makes it. */
 import { invalidParameter, PosternError } from '../base/errors.ts';
 import type { NodeInfo } from '../catalog/map.ts';
+import { storeNodeAddresses } from '../catalog/node-addresses.ts';
 import { judgeCluster, judgeNode, type NodeFacts, readNodeFacts } from '../catalog/requirements.ts';
 import { ensureCatalog, ensureNode } from '../catalog/schema.ts';
+import { readTokenKey } from '../catalog/store.ts';
+import { ensureShown } from '../introspect/ensure-shown.ts';
+import type { ShownCatalogs } from '../plan/resolve.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
 import type { NodeOptions, RouterOptions } from './router-options.ts';
 
@@ -30,9 +34,13 @@ export async function checkNodes(options: RouterOptions, connectionsPerNode: num
   }
 }
 
-export async function joinCluster(
-  options: RouterOptions,
-): Promise<{ clusterId: string; nodes: readonly NodeInfo[]; homeNodeId: number }> {
+export async function joinCluster(options: RouterOptions): Promise<{
+  clusterId: string;
+  clusterKey: Buffer;
+  nodes: readonly NodeInfo[];
+  homeNodeId: number;
+  shown: ShownCatalogs;
+}> {
   const home = await ControlConnection.open({
     nodeName: options.home,
     dsn: optionsOf(options, options.home).dsn,
@@ -42,6 +50,7 @@ export async function joinCluster(
       nodes: options.nodes.map(({ name }) => name),
       home: options.home,
     });
+    const clusterKey = await readTokenKey(home);
     await Promise.all(
       identity.nodes.map(async (node) => {
         const connection = await ControlConnection.open({
@@ -49,13 +58,16 @@ export async function joinCluster(
           dsn: optionsOf(options, node.name).dsn,
         });
         try {
-          await ensureNode(connection, { clusterId: identity.clusterId, node });
+          await ensureNode(connection, { clusterId: identity.clusterId, node, clusterKey });
         } finally {
           await connection.close();
         }
       }),
     );
-    return { clusterId: identity.clusterId, nodes: identity.nodes, homeNodeId: identity.homeNodeId };
+    const nodes = identity.nodes.map((node) => ({ node, dsn: optionsOf(options, node.name).dsn }));
+    await storeNodeAddresses(home, nodes);
+    const shown = await ensureShown(home);
+    return { ...identity, clusterKey, shown };
   } finally {
     await home.close();
   }

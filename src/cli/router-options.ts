@@ -8,6 +8,8 @@ export interface NodeOptions {
   readonly name: string;
   /** The control path: a role that may create schemas, and is a superuser or a member of the clients' roles. */
   readonly dsn: string;
+  /** How the servers of the other nodes reach it; default: as the DSN says. */
+  readonly mesh?: { readonly host: string; readonly port: number } | undefined;
 }
 
 export interface RouterOptions {
@@ -32,6 +34,10 @@ export interface RouterOptions {
   readonly onFindings?: ((findings: readonly Finding[]) => void) | undefined;
   /** Where this process tells Prometheus; with workers, each on the next port. */
   readonly metrics?: { readonly host: string; readonly port: number } | undefined;
+  /** For tests: how often postern.statements is written. */
+  readonly statementsEveryMs?: number | undefined;
+  /** For tests: called before each step of a DDL statement that is carried out in a transaction, or as a job. */
+  readonly beforeDdlStep?: ((step: string) => Promise<void> | void) | undefined;
   /** For tests: shorter times, and what goes wrong in the middle of a commit. */
   readonly transactions?: Pick<TransactionsOptions, 'times' | 'faults'> | undefined;
 }

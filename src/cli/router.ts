@@ -6,28 +6,37 @@ import { StatementRegistry } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { besideOtherNodes, notSupported, PosternError } from '../base/errors.ts';
 import { COALESCING_QUERY } from '../catalog/coalescing.ts';
+import { announceRestart, leaseIdBlocks } from '../catalog/id-sequences.ts';
 import { IdLeases } from '../catalog/ids.ts';
 import type { NodeInfo } from '../catalog/map.ts';
-import { leaseIdBlock, readTokenKey } from '../catalog/store.ts';
+import { bumpEpoch, INTERNAL_SCHEMA } from '../catalog/schema.ts';
+import { readTokenKey } from '../catalog/store.ts';
 import { CatalogWatcher } from '../catalog/watcher.ts';
 import { Coalescer } from '../coalesce/coalescer.ts';
 import type { DdlContext } from '../ddl/context.ts';
 import { sweep } from '../ddl/sweep.ts';
 import { completeReferenceTables } from '../doors/reference/join.ts';
+import { syncSchemas } from '../doors/schema/relations.ts';
 import type { RouterContext, RouterLog } from '../execute/context.ts';
 import { FunctionFacts } from '../execute/function-facts.ts';
 import { IdChooser, type IdSource } from '../execute/id-chooser.ts';
+import { MESH_NODE_BASE } from '../execute/mesh.ts';
 import { PlanCache } from '../execute/plan-cache.ts';
 import { StatefulRelations } from '../execute/stateful-relations.ts';
 import { WriteFactsCache } from '../execute/write-facts.ts';
+import { FiguresRefresher } from '../introspect/figures-refresher.ts';
+import { ClusterMesh } from '../mesh/cluster-mesh.ts';
 import { parseDsn } from '../pg/dsn.ts';
 import { planQuery } from '../plan/planner.ts';
+import type { ShownCatalogs } from '../plan/resolve.ts';
 import { ControlConnection, type ControlConnectionOptions } from '../platform/control-connection.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
 import type { MetricsServer } from '../platform/metrics-server.ts';
 import { Listener } from '../session/listener.ts';
 import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
+import { StatementCounters } from '../statements/counters.ts';
+import { StatementFlusher } from '../statements/flush.ts';
 import type { TransactionCoordinator } from '../txn/coordinator.ts';
 import { DeadlockDetector } from '../txn/deadlock-detector.ts';
 import { DecisionGate } from '../txn/decision-gate.ts';
@@ -36,6 +45,7 @@ import { DistributedTransactions } from '../txn/registry.ts';
 import { CONTROL_LIMITS, startTransactions } from '../txn/transactions.ts';
 import { checkNodes, joinCluster, optionsOf } from './join-cluster.ts';
 import { runCommand } from './router-commands.ts';
+import { routerDdl } from './router-ddl.ts';
 import { routerMetrics } from './router-metrics.ts';
 import type { RouterOptions } from './router-options.ts';
 import { forwardCancel, joinWorkers, workerPlace } from './worker-side.ts';
@@ -50,8 +60,17 @@ export interface Router {
 }
 
 const SWEEP_INTERVAL_MS = 30_000;
+const FIGURES_LIMITS = { applicationName: 'postern figures', statementTimeoutMs: 20_000 };
 /** DDL that has not come through this router decides on merging after this at the latest. */
 const WRITE_FACTS_REFRESH_MS = 10_000;
+
+/** Of the connection that postern.statements is written on. */
+const STATEMENTS_LIMITS = {
+  applicationName: 'postern statements',
+  connectTimeoutMs: 3_000,
+  statementTimeoutMs: 10_000,
+  lockTimeoutMs: 2_000,
+};
 
 const silentLog: RouterLog = { info() {}, warn() {}, error() {} };
 
@@ -61,7 +80,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const connectionsPerNode = options.connectionsPerNode ?? BOUNDS.connectionsPerNode;
   await loadParser();
   await checkNodes(options, connectionsPerNode);
-  const { clusterId, nodes, homeNodeId } = await joinCluster(options);
+  const { clusterId, nodes, homeNodeId, shown } = await joinCluster(options);
   const dsnByNode = new Map(nodes.map((node) => [node.id, optionsOf(options, node.name).dsn]));
   const connectControl = (
     nodeId: number,
@@ -86,7 +105,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const sharding: DdlContext = {
     nodes,
     homeNodeId,
-    connect: (nodeId) => connectControl(nodeId),
+    connect: (nodeId, limits) => connectControl(nodeId, limits),
     refresh: () => watcher.refresh(),
   };
   const decisionGate = new DecisionGate({
@@ -101,10 +120,11 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   await completeCopies();
   await watcher.start();
   const control = new HomeControl(() => connectControl(homeNodeId));
-  const leases = new IdLeases({ lease: (request) => control.use((home) => leaseIdBlock(home, request)) });
+  const leases = new IdLeases({ lease: (request) => control.use((home) => leaseIdBlocks(home, request)) });
+  const tokenKey = await control.use(readTokenKey);
   const transactions = startTransactions({
     clusterId,
-    tokenKey: await control.use(readTokenKey),
+    tokenKey,
     nodes,
     homeNodeId,
     connect: (nodeId) => connectControl(nodeId, CONTROL_LIMITS),
@@ -113,7 +133,32 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     now: () => performance.now(),
     ...options.transactions,
   });
+  const counters = new StatementCounters(() => performance.now());
+  const statements = new StatementFlusher({
+    counters,
+    open: () => connectControl(homeNodeId, STATEMENTS_LIMITS),
+    schema: INTERNAL_SCHEMA,
+    everyMs: options.statementsEveryMs ?? BOUNDS.statementFlushIntervalMs,
+    onFailure: (error) => log.warn(`postern.statements: ${error.message}`),
+  });
+  statements.start();
+  const figures = new FiguresRefresher(
+    {
+      nodes,
+      homeNodeId,
+      connect: (nodeId) => connectControl(nodeId, FIGURES_LIMITS),
+      map: () => watcher.current,
+    },
+    log,
+  );
+  const followSchemas = (): void => {
+    if (watcher.current.schemas.size === 0) return;
+    syncSchemas(sharding)
+      .then((changed) => (changed ? watcher.refresh() : undefined))
+      .catch((error: Error) => log.warn(`schemas on nodes of their own: ${error.message}`));
+  };
   const sweepNow = (): void => {
+    followSchemas();
     sweep(sharding).catch((error: Error) => log.warn(`sweep of half-made tables: ${error.message}`));
     completeCopies().catch((error: Error) => log.warn(`copies of reference tables: ${error.message}`));
   };
@@ -125,22 +170,59 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     log,
     nodes: nodes.map((node) => ({ node, dsn: dsnByNode.get(node.id)! })),
     catalog: watcher,
+    shown,
+    counters,
     onNewMap: (listener) => {
-      onMap = listener;
+      onMap = () => {
+        listener();
+        figures.onMap();
+      };
     },
     ids: leases,
+    announceRestart: (columns) =>
+      control.use((home) =>
+        home.transaction(async () => {
+          await announceRestart(home, columns);
+          await bumpEpoch(home);
+        }),
+      ),
     control,
     coalescingSwitches: COALESCING_QUERY,
+    ddl: routerDdl(sharding, {
+      ...{ id: clusterId, key: tokenKey, controls: control, beforeStep: options.beforeDdlStep },
+    }),
     transactions: transactions.coordinator,
     meters: transactions.metrics,
     decisionGate,
+    afterDdl: followSchemas,
+    meshOf: (openMeshPool) =>
+      new ClusterMesh({
+        ...{ clusterId, tokenKey, homeNodeId, log, openPool: openMeshPool, now: () => performance.now() },
+        nodes: nodes.map((node) => ({
+          ...node,
+          dsn: dsnByNode.get(node.id)!,
+          reach: optionsOf(options, node.name).mesh,
+        })),
+        connect: (nodeId) => connectControl(nodeId),
+        askHome: (text) => control.rows(text),
+      }),
     runCommand: async (command, session) => {
+      if (command.kind === 'resetStatements') {
+        await statements.reset(session.role);
+        return { tag: 'SELECT 1', row: { column: command.functionName, value: '' }, notices: [] };
+      }
+      if (command.kind === 'refreshStatistics') {
+        await figures.now();
+        return { tag: 'SELECT 1', row: { column: command.functionName, value: '' }, notices: [] };
+      }
       if (command.kind !== 'tellOutcome') return await runCommand(sharding, command, session);
       const value = await transactions.outcome(command.token);
       return { tag: 'SELECT 1', row: { column: command.functionName, value }, notices: [] };
     },
     onClose: async () => {
       clearInterval(sweeper);
+      await figures.stop();
+      await statements.stop();
       await decisionGate.close();
       await transactions.stop();
       await watcher.stop();
@@ -162,15 +244,27 @@ export interface Serving {
   readonly log: RouterLog;
   readonly nodes: readonly { readonly node: NodeInfo; readonly dsn: string }[];
   readonly catalog: RouterContext['catalog'];
+  /** Default: PostgreSQL's catalogs are read as they are. */
+  readonly shown?: ShownCatalogs | undefined;
+  /** Default: statements are not counted. */
+  readonly counters?: StatementCounters | undefined;
   /** Has `listener` called with each new map. */
   readonly onNewMap: (listener: () => void) => void;
   readonly ids: IdSource;
   readonly control: HomeControl;
   readonly transactions: TransactionCoordinator;
   readonly decisionGate?: DecisionGate | undefined;
+  readonly afterDdl?: RouterContext['afterDdl'];
+  /** Makes the mesh, with pools of connections to the databases of that name. */
+  readonly meshOf?: (
+    openPool: (node: NodeInfo & { readonly dsn: string }, database: string) => NodePool,
+  ) => ClusterMesh;
   readonly meters?: TransactionMetrics | undefined;
   readonly metrics?: RouterOptions['metrics'];
   readonly runCommand: RouterContext['runCommand'];
+  /** Default: there is no DDL over several nodes. */
+  readonly ddl?: RouterContext['ddl'];
+  readonly announceRestart?: RouterContext['announceRestart'];
   readonly onClose: () => Promise<void>;
 }
 
@@ -195,6 +289,14 @@ export async function serveClients(serving: Serving): Promise<Router> {
         isOnlyNode: serving.nodes.length === 1,
       }),
     );
+  const mesh = serving.meshOf?.((node, database) =>
+    openPool({
+      ...{ dsn: node.dsn, database, users, flushQueue, isOnlyNode: false },
+      node: { id: MESH_NODE_BASE + node.id, name: node.name },
+      connectionsPerNode: BOUNDS.meshConnections,
+      acquireTimeoutMs: serving.acquireTimeoutMs,
+    }),
+  );
   const coalescer = new Coalescer(pools, { merges: serving.coalesce !== false });
   const functions = new FunctionFacts((text) => control.rows(text));
   const distributed = new DistributedTransactions();
@@ -209,7 +311,9 @@ export async function serveClients(serving: Serving): Promise<Router> {
     database: serving.database,
     catalog: serving.catalog,
     pools,
-    plans: new PlanCache((text, map, searchPath) => planQuery(text, { map, searchPath })),
+    plans: new PlanCache((text, map, searchPath) =>
+      planQuery(text, { map, searchPath, shown: serving.shown }),
+    ),
     statements: new StatementRegistry(),
     functions,
     relations: new StatefulRelations((text) => control.rows(text), functions),
@@ -217,6 +321,8 @@ export async function serveClients(serving: Serving): Promise<Router> {
       functions,
       switches: serving.coalescingSwitches,
     }),
+    counters: serving.counters,
+    announceRestart: serving.announceRestart,
     ids: new IdChooser(serving.ids, {
       afterTurn: setImmediate,
       underWay: () => coalescer.membersByNode(),
@@ -225,9 +331,12 @@ export async function serveClients(serving: Serving): Promise<Router> {
     distributed,
     transactions: serving.transactions,
     decisionGate: serving.decisionGate,
+    afterDdl: serving.afterDdl,
+    mesh,
     flushQueue,
     log,
     runCommand: serving.runCommand,
+    ddl: serving.ddl,
   };
   const listener = new Listener(context, users, {
     loginTimeoutMs: serving.loginTimeoutMs,
@@ -237,6 +346,9 @@ export async function serveClients(serving: Serving): Promise<Router> {
     context.functions.invalidate();
     context.relations.invalidate();
     context.writeFacts.invalidate();
+    // Another router's DDL may have changed what a text means.
+    context.statements.invalidate();
+    mesh?.invalidate();
   });
   const refresher = setInterval(() => {
     Promise.all([context.relations.refresh(), context.writeFacts.refresh()]).catch((error: Error) =>
@@ -260,6 +372,7 @@ export async function serveClients(serving: Serving): Promise<Router> {
     coalescer.close();
     await deadlocks.stop();
     for (const pool of pools.values()) pool.close();
+    mesh?.close();
     await control.close();
     await serving.onClose();
   };
@@ -319,6 +432,8 @@ async function listenForMetrics(
 function openPool(options: {
   node: NodeInfo;
   dsn: string;
+  /** Default: the DSN's. */
+  database?: string;
   connectionsPerNode: number;
   acquireTimeoutMs: number | undefined;
   users: Users;
@@ -342,7 +457,7 @@ function openPool(options: {
     open: (user) =>
       openBackend({
         address,
-        database: dsn.database,
+        database: options.database ?? dsn.database,
         user,
         password: users.passwordOf(user) ?? (user === dsn.user ? dsn.password : undefined),
         flushQueue,

@@ -14,11 +14,21 @@ export interface DdlContext {
   readonly nodes: readonly NodeInfo[];
   readonly homeNodeId: number;
   /** A fresh connection of the control path, closed by the caller. */
-  connect(nodeId: number): Promise<ControlConnection>;
+  connect(nodeId: number, limits?: { readonly statementTimeoutMs: number }): Promise<ControlConnection>;
   /** Loads the map, so that this router knows a change before its client hears of it. */
   refresh(): Promise<ClusterMap>;
   /** Called after each durable step of doors/sharded/SPEC.md, with its name. A test throws here. */
   readonly afterStep?: (step: string) => void;
+}
+
+/** A connection of the control path, or a branch of a client's transaction: what reads PostgreSQL's catalogs is the same on both. */
+export interface SqlConnection {
+  readonly nodeName: string;
+  /** The rows of one statement. */
+  query<Row extends object = Record<string, unknown>>(
+    text: string,
+    values?: readonly unknown[],
+  ): Promise<Row[]>;
 }
 
 export interface DdlSession {

@@ -6,11 +6,13 @@
  * Invariant: what would be lost on the way (triggers, policies, …) is refused, never dropped silently.
  */
 import { notSupported, type PosternError } from '../base/errors.ts';
+import type { PartitionStrategy } from '../catalog/placement-sql.ts';
 import { GUARD_TRIGGER } from '../catalog/reference-guard.ts';
 import { INTERNAL_SCHEMA } from '../catalog/schema.ts';
 import { quoteIdentifier, quoteLiteral, quoteQualified } from '../pg/identifier.ts';
 import { OID } from '../pg/oid.ts';
-import type { ControlConnection } from '../platform/control-connection.ts';
+import type { SqlConnection } from './context.ts';
+import { readTableExtras, statementOn } from './table-extras.ts';
 
 export interface TableDefinition {
   readonly statements: readonly string[];
@@ -35,14 +37,24 @@ export interface PlainTable {
 
 /** As whose definition it is needed. */
 export type DefinitionUse =
-  /** A face: partitioned by the hash of the key. `sequences` are the columns whose values the router supplies. */
-  | { readonly door: 'sharded'; readonly keyColumn: string; readonly sequences: readonly string[] }
+  /** A face: partitioned by the key. `sequences` are the columns whose values the router supplies. */
+  | {
+      readonly door: 'sharded';
+      readonly keyColumn: string;
+      readonly strategy: PartitionStrategy;
+      readonly sequences: readonly string[];
+      readonly catalog?: SqlConnection;
+    }
   /** A copy: its rows come with all their values, so that its own defaults matter to nobody who writes. */
-  | { readonly door: 'reference' };
+  | {
+      readonly door: 'reference';
+      /** With the rights of Postern's role; default: the connection itself has them. */
+      readonly catalog?: SqlConnection;
+    };
 
 /** Runs on home with search_path pg_catalog, so that all names come out qualified. */
 export async function readDefinition(
-  connection: ControlConnection,
+  connection: SqlConnection,
   table: PlainTable,
   use: DefinitionUse,
 ): Promise<TableDefinition> {
@@ -74,7 +86,7 @@ export async function readDefinition(
 /** A face has no storage of its own: its leaves have the parameters. */
 function tableClause(use: DefinitionUse, storage: ReadonlyMap<string, string>): string {
   return use.door === 'sharded'
-    ? ` PARTITION BY HASH (${quoteIdentifier(use.keyColumn)})`
+    ? ` PARTITION BY ${use.strategy} (${quoteIdentifier(use.keyColumn)})`
     : storageClause(storage);
 }
 
@@ -97,7 +109,7 @@ interface ColumnRow {
   readonly ownsSequence: boolean;
 }
 
-async function readColumns(connection: ControlConnection, oid: number): Promise<ColumnRow[]> {
+async function readColumns(connection: SqlConnection, oid: number): Promise<ColumnRow[]> {
   return await connection.query<ColumnRow>(
     `SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.atttypid AS "typeOid",
        CASE WHEN a.attcollation <> t.typcollation THEN format('%I.%I', ln.nspname, l.collname) END AS collation,
@@ -146,7 +158,7 @@ function takesSequence(column: ColumnRow, use: DefinitionUse): boolean {
   return column.generated === '' && /\bnextval\(/.test(column.expression ?? '');
 }
 
-async function readExtras(connection: ControlConnection, oid: number, name: string): Promise<string[]> {
+async function readExtras(connection: SqlConnection, oid: number, name: string): Promise<string[]> {
   const rows = await connection.query<{ text: string }>(
     `SELECT pg_get_indexdef(i.indexrelid) AS text FROM pg_index i
      WHERE i.indrelid = $1 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = $1)
@@ -171,10 +183,15 @@ async function readExtras(connection: ControlConnection, oid: number, name: stri
      WHERE c.oid = $1 AND a.grantee <> c.relowner ORDER BY 1`,
     [oid, name],
   );
-  return [...statements, ...grants.map((grant) => grant.text)];
+  const extras = await readTableExtras(connection, oid);
+  return [
+    ...statements,
+    ...grants.map((grant) => grant.text),
+    ...extras.statements.map((statement) => statementOn(name, statement)),
+  ];
 }
 
-async function readStorage(connection: ControlConnection, oid: number): Promise<ReadonlyMap<string, string>> {
+async function readStorage(connection: SqlConnection, oid: number): Promise<ReadonlyMap<string, string>> {
   const rows = await connection.query<{ name: string; value: string }>(
     `SELECT o.option_name AS name, o.option_value AS value
      FROM pg_class c CROSS JOIN pg_options_to_table(c.reloptions) o WHERE c.oid = $1`,
@@ -185,28 +202,35 @@ async function readStorage(connection: ControlConnection, oid: number): Promise<
 
 /** Foreign keys that hold on each node: to reference tables, or (of a reference table) to itself. */
 const FOREIGN_KEYS_ELSEWHERE = `EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND k.conrelid = $1
-  AND NOT ($2 = 'reference' AND k.confrelid = k.conrelid)
+  AND k.confrelid <> k.conrelid
   AND NOT EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.local_tables l JOIN ${INTERNAL_SCHEMA}.tables t USING (table_id)
-    WHERE l.face = k.confrelid AND t.door = 'reference'))`;
+    WHERE l.face = k.confrelid AND (t.door = 'reference' OR $2 = 'sharded')))`;
+
+/** It runs on the node of the row, which has but some of the rows of that table; or the table has another name there. */
+const TRIGGERS_THAT_NAME_TABLES = `EXISTS (SELECT FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
+  WHERE g.tgrelid = $1 AND NOT g.tgisinternal AND (p.prosrc ~* '\\mtg_(table_name|relname|relid|table_schema)\\M' OR EXISTS (
+    SELECT FROM (SELECT table_name FROM ${INTERNAL_SCHEMA}.tables WHERE door = 'sharded'
+      UNION ALL SELECT relname FROM pg_class WHERE oid = $1) named
+    WHERE p.prosrc ~* concat('\\m', regexp_replace(named.table_name, '\\W', '\\\\\\&', 'g'), '\\M'))))`;
 
 async function refuseWhatWouldBeLost(
-  connection: ControlConnection,
+  connection: SqlConnection,
   table: PlainTable,
-  { door }: DefinitionUse,
+  { door, catalog = connection }: DefinitionUse,
 ): Promise<void> {
-  const rows = await connection.query<{ what: string }>(
+  const rows = await catalog.query<{ what: string }>(
     `SELECT what FROM (
        SELECT 'foreign keys to tables that are not reference tables' AS what, ${FOREIGN_KEYS_ELSEWHERE} AS found
-       UNION ALL SELECT 'foreign keys of other tables that reference it', $2 = 'sharded' AND EXISTS (SELECT FROM pg_constraint
-         WHERE contype = 'f' AND confrelid = $1)
-       UNION ALL SELECT 'triggers', EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
+       UNION ALL SELECT 'triggers', $2 = 'reference' AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
          AND tgname <> '${GUARD_TRIGGER}')
+       UNION ALL SELECT 'triggers FOR EACH STATEMENT, or with transition tables', $2 = 'sharded' AND EXISTS (
+         SELECT FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
+           AND (tgtype & 1 = 0 OR tgoldtable IS NOT NULL OR tgnewtable IS NOT NULL OR tgconstrrelid <> 0))
+       UNION ALL SELECT 'triggers whose function names a sharded table', $2 = 'sharded' AND ${TRIGGERS_THAT_NAME_TABLES}
        UNION ALL SELECT 'rules', EXISTS (SELECT FROM pg_rewrite WHERE ev_class = $1)
-       UNION ALL SELECT 'row-level security', c.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = $1)
+       UNION ALL SELECT 'row-level security', $2 = 'reference' AND (c.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = $1))
          FROM pg_class c WHERE c.oid = $1
        UNION ALL SELECT 'inheritance', EXISTS (SELECT FROM pg_inherits WHERE $1 IN (inhrelid, inhparent))
-       UNION ALL SELECT 'privileges on single columns', EXISTS (SELECT FROM pg_attribute
-         WHERE attrelid = $1 AND attacl IS NOT NULL)
        UNION ALL SELECT 'a composite type', reloftype <> 0 FROM pg_class WHERE oid = $1
      ) checks WHERE found`,
     [table.oid, door],

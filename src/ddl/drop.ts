@@ -12,6 +12,7 @@ import {
   openTransactions,
   withConnection,
 } from './context.ts';
+import { inTableNames } from './leaf-names.ts';
 import { dropRecorded } from './recorded.ts';
 import { deleteRow } from './sweep.ts';
 
@@ -53,7 +54,7 @@ export async function dropTables(
         await all([home, ...others].map((connection) => connection.rollback()));
         // Past the point of no return: the table is gone for all routers, and a sweep takes away what is left of it.
         if (marked) throw outcomeUnknown(home.nodeName);
-        throw error;
+        throw inTableNames(error);
       } finally {
         await all(others.map((connection) => connection.close()));
       }

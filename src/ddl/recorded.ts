@@ -36,7 +36,9 @@ export async function readRecorded(
   const rows = await connection.query<{ face: string | null; leaves: string[] }>(
     `SELECT (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = f.face) AS face,
        ARRAY(SELECT c.oid::regclass::text FROM ${INTERNAL_SCHEMA}.local_leaves l JOIN pg_class c ON c.oid = l.leaf
-             WHERE l.table_id = f.table_id ORDER BY l.bucket) AS leaves
+             WHERE l.table_id = f.table_id ORDER BY l.bucket)
+         || ARRAY(SELECT c.oid::regclass::text FROM ${INTERNAL_SCHEMA}.local_lookups l JOIN pg_class c ON c.oid = l.leaf
+             WHERE l.table_id = f.table_id ORDER BY l.lookup_id, l.bucket) AS leaves
      FROM ${INTERNAL_SCHEMA}.local_tables f WHERE f.table_id = $1 FOR UPDATE`,
     [tableId],
   );

@@ -18,8 +18,29 @@ export async function sweep(context: DdlContext): Promise<readonly number[]> {
       if (await sweepTable(context, home, id)) swept.push(id);
     }
     for (const node of otherNodes(context)) swept.push(...(await sweepRubbish(context, home, node.id)));
+    await sweepGroups(context, home);
     return swept;
   });
+}
+
+/** The newest group at the last sweep: what is newer may be of a table that is being made. */
+const newestGroups = new WeakMap<DdlContext, number>();
+
+/** Groups of one table's own that was never committed (SPEC.md, D3). */
+async function sweepGroups(context: DdlContext, home: ControlConnection): Promise<void> {
+  const [row] = await home.query<{ newest: number | null }>(
+    `SELECT max(colocation_id) AS newest FROM ${INTERNAL_SCHEMA}.colocation_groups`,
+  );
+  const before = newestGroups.get(context);
+  newestGroups.set(context, row?.newest ?? 0);
+  if (before === undefined) return;
+  await home.query(
+    `DELETE FROM ${INTERNAL_SCHEMA}.colocation_groups WHERE colocation_id IN (
+       SELECT colocation_id FROM ${INTERNAL_SCHEMA}.colocation_groups g WHERE NOT shared AND colocation_id <= $1
+         AND NOT EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.tables t WHERE t.colocation_id = g.colocation_id)
+       FOR UPDATE SKIP LOCKED)`,
+    [before],
+  );
 }
 
 /** True if a table is left that nobody works on, so that a sweep has something to do. Asks the home node alone. */

@@ -7,8 +7,9 @@ import type { Rows } from '../backend/internal-query.ts';
 import { assert } from '../base/assert.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import { ASK_SERVER } from '../pg/hash/bucket.ts';
-import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
-import type { IdChooser } from './id-chooser.ts';
+import type { QueryPlan, StatementPlan, SuppliedId } from '../plan/plan.ts';
+import type { IdSupply } from './id-chooser.ts';
+import { isMesh } from './mesh.ts';
 import { askBucket, bucketOf, type Keyed, type KeyValues, SEVERAL } from './route.ts';
 
 /** The statements of one query string belong to several nodes, or one of them does: each has to be carried out by itself. */
@@ -32,7 +33,12 @@ export interface ChooseContext {
   readonly readingNodeId: () => number;
   /** Where the transaction has declared a cursor of this name; undefined: nowhere that is known. */
   readonly cursorNodeId: (name: string) => number | undefined;
-  readonly ids: IdChooser;
+  readonly ids: IdSupply;
+  /** What the session knows of sequences: currval() and lastval(), and what its statements have been given. */
+  readonly sequences: {
+    valueOf(supplied: SuppliedId): number;
+    noteSupplied(supplied: SuppliedId, id: number): void;
+  };
   /** Runs a query with the client's settings. */
   readonly ask: (text: string) => Promise<Rows>;
 }
@@ -80,15 +86,12 @@ export async function choose(
   context: ChooseContext,
 ): Promise<Choice> {
   const choices: StatementChoice[] = [];
-  for (const { placement } of plan.statements) {
-    if (placement.kind !== 'keyed') {
-      choices.push(isOfSeveral(placement) ? OF_SEVERAL : NOT_KEYED);
+  for (const { placement, keepsLookups } of plan.statements) {
+    if (placement.kind !== 'keyed' || keepsLookups) {
+      choices.push(isOfSeveral(placement) || keepsLookups ? OF_SEVERAL : NOT_KEYED);
       continue;
     }
-    const ids = await supplyIds(placement, context.ids);
-    let bucket = bucketOf(placement, { bind, ids });
-    if (bucket === ASK_SERVER) bucket = await askBucket(placement, { bind, ids }, context.ask);
-    choices.push({ bucket, ids });
+    choices.push(await chooseBucket(placement, bind, context));
   }
   if (plan.statements.length === 1 && choices[0]!.bucket === SEVERAL) return SCATTERED;
   return { nodeId: commonNode(plan.statements, choices, context), statements: choices };
@@ -100,39 +103,61 @@ function chooseOneNow(
   context: ChooseContext,
 ): StatementChoice | undefined {
   const { placement } = statement;
-  if (isOfSeveral(placement)) return OF_SEVERAL;
+  if (isOfSeveral(placement) || statement.keepsLookups) return OF_SEVERAL;
   if (placement.kind !== 'keyed') return NOT_KEYED;
   let ids = NO_IDS;
   if (placement.suppliedIds.length > 0) {
     const [only] = placement.suppliedIds;
     if (placement.suppliedIds.length > 1) return undefined;
-    const id = context.ids.next(only!.table, only!.column);
+    const id = isRead(only!) ? context.sequences.valueOf(only!) : context.ids.next(only!.table, only!.column);
     if (id === undefined) return undefined;
+    context.sequences.noteSupplied(only!, id);
     ids = [id];
   }
   const bucket = bucketOf(placement, { bind, ids });
   return bucket === ASK_SERVER ? undefined : { bucket, ids };
 }
 
+const OF_SEVERAL_KINDS = new Set<StatementPlan['placement']['kind']>([
+  ...(['scattered', 'referenceWrite', 'copy', 'everywhere', 'explain'] as const),
+]);
+
+/** Of a statement with one table's leaf; SEVERAL if its keys are of several buckets. */
+export async function chooseBucket(
+  placement: Keyed,
+  bind: KeyValues['bind'],
+  context: ChooseContext,
+): Promise<StatementChoice> {
+  const ids = await supplyIds(placement, context);
+  let bucket = bucketOf(placement, { bind, ids });
+  if (bucket === ASK_SERVER) bucket = await askBucket(placement, { bind, ids }, context.ask);
+  return { bucket, ids };
+}
+
 /** Does it go to several nodes, whatever its values are? */
 function isOfSeveral({ kind }: StatementPlan['placement']): boolean {
-  return kind === 'scattered' || kind === 'referenceWrite';
+  return OF_SEVERAL_KINDS.has(kind);
 }
 
 /** Key ids all of one bucket; ids of other columns as they come. */
-async function supplyIds(placement: Keyed, chooser: IdChooser): Promise<number[]> {
-  const { table, suppliedIds } = placement;
+async function supplyIds({ table, suppliedIds }: Keyed, context: ChooseContext): Promise<number[]> {
   const ids: number[] = new Array(suppliedIds.length).fill(0);
-  const keyAt: number[] = [];
-  for (const [i, supplied] of suppliedIds.entries()) {
-    if (supplied.column === table.keyColumn) keyAt.push(i);
-    else [ids[i] = 0] = await chooser.take(table, supplied.column, 1);
-  }
+  const isKey = (supplied: SuppliedId) => supplied.table === table && supplied.column === table.keyColumn;
+  const keyAt = [...suppliedIds.keys()].filter((i) => !isRead(suppliedIds[i]!) && isKey(suppliedIds[i]!));
   if (keyAt.length > 0) {
-    const keys = await chooser.takeOfOneBucket(table, keyAt.length);
+    const keys = await context.ids.takeOfOneBucket(table, keyAt.length);
     for (const [k, i] of keyAt.entries()) ids[i] = keys[k]!;
   }
+  for (const [i, supplied] of suppliedIds.entries()) {
+    if (isRead(supplied)) ids[i] = context.sequences.valueOf(supplied);
+    else if (!isKey(supplied)) [ids[i] = 0] = await context.ids.take(supplied.table, supplied.column, 1);
+    context.sequences.noteSupplied(supplied, ids[i]!);
+  }
   return ids;
+}
+
+function isRead({ call }: SuppliedId): boolean {
+  return call === 'currval' || call === 'lastval';
 }
 
 function nodeOf(
@@ -143,14 +168,23 @@ function nodeOf(
   switch (statement.placement.kind) {
     case 'anywhere':
       return undefined;
-    case 'cursor':
-      return cursorNodeId(statement.placement.name);
+    case 'cursor': {
+      const nodeId = cursorNodeId(statement.placement.name);
+      // By itself it is planned as one of the mesh's.
+      if (isMesh(nodeId)) throw new SeveralNodes();
+      return nodeId;
+    }
+    case 'node':
+      return statement.placement.nodeId;
     case 'home':
       return map.homeNodeId;
     case 'reference':
       return undefined;
     case 'scattered':
     case 'referenceWrite':
+    case 'copy':
+    case 'everywhere':
+    case 'explain':
       throw new SeveralNodes();
     case 'keyed': {
       if (choice.bucket === SEVERAL) throw new SeveralNodes();

@@ -1,15 +1,19 @@
 /** What one router has, shared by all its sessions. Built in cli/router.ts, parsed once and passed in. */
 import type { NodePool } from '../backend/pool.ts';
 import type { StatementRegistry } from '../backend/prepared.ts';
+import type { IdColumn } from '../catalog/id-sequences.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import type { Coalescer } from '../coalesce/coalescer.ts';
+import type { DdlServices, DdlWorld } from '../ddl/world.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import type { FlushQueue } from '../platform/flush-queue.ts';
+import type { StatementCounters } from '../statements/counters.ts';
 import type { TransactionCoordinator } from '../txn/coordinator.ts';
 import type { DecisionGate } from '../txn/decision-gate.ts';
 import type { DistributedTransactions } from '../txn/registry.ts';
 import type { FunctionFacts } from './function-facts.ts';
 import type { IdChooser } from './id-chooser.ts';
+import type { Mesh } from './mesh.ts';
 import type { PlanCache } from './plan-cache.ts';
 import type { StatefulRelations } from './stateful-relations.ts';
 import type { WriteFactsCache } from './write-facts.ts';
@@ -36,6 +40,8 @@ export interface CommandResult {
 }
 
 export interface RouterContext {
+  /** DDL of a client's has been committed. */
+  readonly afterDdl?: (() => void) | undefined;
   /** The name that clients connect to; each node's own database name is in its DSN. */
   readonly database: string;
   readonly catalog: {
@@ -49,15 +55,30 @@ export interface RouterContext {
   readonly relations: StatefulRelations;
   readonly ids: IdChooser;
   readonly writeFacts: WriteFactsCache;
+  /** What is told by postern.statements; undefined: nothing is counted (front mode). */
+  readonly counters: StatementCounters | undefined;
   /** Writes that go out together, merged or pipelined. */
   readonly coalescer: Coalescer;
   /** Holds decisions back, for reads that agree; undefined: there is one node. */
   readonly decisionGate: DecisionGate | undefined;
+  /** Reads that several nodes are needed for at once; undefined: there is no catalog. */
+  readonly mesh: Mesh | undefined;
   /** Transactions of this process that are on several nodes now. */
   readonly distributed: DistributedTransactions;
   /** Ends transactions, whatever the number of their nodes. */
   readonly transactions: TransactionCoordinator;
   readonly flushQueue: FlushQueue;
   readonly log: RouterLog;
+  /** Sequences of sharded tables were set: other routers are told. Absent: there are none. */
+  readonly announceRestart?: ((columns: readonly IdColumn[]) => Promise<void>) | undefined;
   runCommand(command: RouterCommand, session: CommandSession): Promise<CommandResult>;
+  /** Undefined before one unchanged server (front mode). */
+  readonly ddl: RouterDdl | undefined;
+}
+
+export interface RouterDdl extends DdlServices {
+  /** Is it carried out by runCommand() here? */
+  runs(command: RouterCommand): boolean;
+  /** As runCommand, in the client's transaction. */
+  runCommand(command: RouterCommand, world: DdlWorld): Promise<CommandResult>;
 }

@@ -6,8 +6,10 @@ import { IdChooser } from './id-chooser.ts';
 const BUCKETS = 8;
 const table = {
   id: 1,
+  columns: [],
   keyColumn: 'id',
   keyType: 'int8',
+  placement: { method: 'hash', hashBuckets: BUCKETS, bounds: [], lists: [] },
   buckets: Array.from({ length: BUCKETS }, () => ({ nodeId: 1, generation: 1 })),
 } as unknown as ShardedTable;
 
@@ -112,5 +114,32 @@ describe('IdChooser', () => {
   it('takes ids of other columns as they come', () => {
     const chooser = new IdChooser(source(), { afterTurn: () => {}, underWay: () => BUSY });
     expect([chooser.next(table, 'n'), chooser.next(table, 'n')]).toEqual([1, 2]);
+  });
+
+  it('gives out nothing of before a sequence was set: by this router at once, by another with its new map', async () => {
+    const ids = source();
+    const forgotten: string[] = [];
+    const chooser = new IdChooser(
+      { ...ids, forget: (tableId, column) => void forgotten.push(`${tableId} ${column}`) },
+      { afterTurn: () => {}, underWay: () => BUSY },
+    );
+    const at = (restarts: number) =>
+      ({
+        ...table,
+        columns: [
+          { name: 'id', typeOid: 20, sequence: true, idSequence: { schema: 'public', name: 's', restarts } },
+        ],
+      }) as ShardedTable;
+    const before = at(3);
+    const first = chooser.next(before, 'id')!;
+    expect(chooser.next(before, 'id')).not.toBe(first);
+    expect(forgotten).toEqual([]);
+    chooser.restart(1, 'id');
+    expect(forgotten).toEqual(['1 id']);
+    chooser.next(at(3), 'id');
+    chooser.next(at(2), 'id');
+    expect(forgotten).toEqual(['1 id']);
+    await chooser.take(at(4), 'id', 1);
+    expect(forgotten).toEqual(['1 id', '1 id']);
   });
 });

@@ -8,6 +8,7 @@ import { BOUNDS } from '../base/bounds.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import type { QueryPlan } from '../plan/plan.ts';
 import { rewriteQuery } from '../plan/rewrite.ts';
+import type { StatementCounter } from '../statements/counters.ts';
 
 /** What the home node says of a keyed statement: its answer to Describe. */
 export interface Described {
@@ -28,6 +29,23 @@ export interface CachedQuery {
   readonly described: Map<string, Described>;
   /** If the text was lifted from others: what is known of it, by the literals' types. */
   readonly shapes: Map<string, unknown>;
+  /** For postern.statements: what it is counted as, and its counters by role; undefined: it is not counted. */
+  readonly counted: { readonly text: string; readonly byRole: Map<string, StatementCounter> } | undefined;
+}
+
+const CONTROL = new Set([
+  'begin',
+  'commit',
+  'rollback',
+  'savepoint',
+  'releaseSavepoint',
+  'rollbackToSavepoint',
+]);
+
+/** What only begins or ends something is not: much of it never comes to a server. */
+function isCounted({ statements }: QueryPlan): boolean {
+  const [effect] = statements[0]?.effects ?? [];
+  return statements.length > 0 && !(effect && CONTROL.has(effect.kind));
 }
 
 /** Bytes that a plan is taken to need beside its text. */
@@ -41,6 +59,11 @@ export class PlanCache {
 
   constructor(plan: (text: string, map: ClusterMap, searchPath: readonly string[]) => QueryPlan) {
     this.#plan = plan;
+  }
+
+  /** An empty one with the same planner, for a transaction that sees a map of its own. */
+  beside(): PlanCache {
+    return new PlanCache(this.#plan);
   }
 
   get(
@@ -62,6 +85,7 @@ export class PlanCache {
       text: hasLeaves ? text : rewriteQuery(plan, [], 'literal').text,
       described: new Map(),
       shapes: new Map(),
+      counted: isCounted(plan) ? { text, byRole: new Map() } : undefined,
     };
     this.#bytes += key.length * 2 + PLAN_OVERHEAD_BYTES;
     if (this.#bytes > BOUNDS.planCacheBytesMax) this.#evict();

@@ -120,9 +120,11 @@ function applyText(table: ReferenceTable, { columns, apply }: ReferenceRows, row
     case 'upsert': {
       const insert = `INSERT INTO ${name} (${list}) OVERRIDING SYSTEM VALUE ${values}`;
       if (apply.kind === 'insert') return insert;
-      const changed = names.filter((_, index) => !apply.conflict.includes(columns[index]!.name));
+      const { conflict, rewritten } = apply;
+      const isSet = (column: string) => !conflict.includes(column) || rewritten.includes(column);
+      const changed = names.filter((_, index) => isSet(columns[index]!.name));
       const set = changed.map((column) => `${column} = excluded.${column}`).join(', ');
-      return `${insert} ON CONFLICT (${apply.conflict.map(quoteIdentifier).join(', ')}) DO UPDATE SET ${set}`;
+      return `${insert} ON CONFLICT (${conflict.map(quoteIdentifier).join(', ')}) DO UPDATE SET ${set}`;
     }
     case 'update':
     case 'delete': {

@@ -9,6 +9,7 @@ import type { Rows } from '../backend/internal-query.ts';
 import { assert, unreachable } from '../base/assert.ts';
 import { invalidParameter, notSupported, PosternError } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
+import { placeExpression, placeOfText } from '../catalog/placement-sql.ts';
 import {
   ASK_SERVER,
   bucketOfBinary,
@@ -18,9 +19,13 @@ import {
   bucketOfTextBytes,
   isComparable,
 } from '../pg/hash/bucket.ts';
+import { NO_TYPE_MODIFIER } from '../pg/hash/key-hash.ts';
 import type { KeyTypeName } from '../pg/hash/key-type.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
+import { BY_HASH } from '../pg/key/directory.ts';
+import { type KeyValue, keyValueOfBinary, keyValueOfText } from '../pg/key/key-value.ts';
 import { OID } from '../pg/oid.ts';
+import type { KeyLimit } from '../plan/key-limits.ts';
 import type { KeySource, Placement } from '../plan/plan.ts';
 import type { BindView } from '../wire/frontend.ts';
 
@@ -60,8 +65,60 @@ export function bucketOf(keyed: Keyed, values: KeyValues): number {
   return agreed;
 }
 
+/** The one way from a key to its bucket, whatever the table's placement. */
 function bucketOfSource(table: ShardedTable, source: KeySource, values: KeyValues): number {
-  const count = table.buckets.length;
+  if (table.directory !== undefined) {
+    const bucket = bucketByDirectory(table, source, values);
+    if (bucket !== BY_HASH) return bucket;
+  }
+  return bucketByHash(table, source, values);
+}
+
+/** BY_HASH: it is in no list, and there are buckets for such keys. */
+function bucketByDirectory(table: ShardedTable, source: KeySource, values: KeyValues): number {
+  const { directory } = table;
+  assert(directory, 'the table has a directory');
+  const value = keyValueOf(table, source, values);
+  if (value === null) return directory.bucketOfNull();
+  return value === undefined ? ASK_SERVER : directory.bucketOf(value);
+}
+
+/** undefined: only a server is sure of it. */
+function keyValueOf(
+  table: Pick<ShardedTable, 'keyType' | 'keyTypeModifier' | 'name'>,
+  source: KeySource,
+  values: KeyValues,
+): KeyValue | null | undefined {
+  const { keyType, keyTypeModifier } = table;
+  switch (source.kind) {
+    case 'literal': {
+      if (source.text === null) return null;
+      const bytes = Buffer.from(source.text);
+      return keyValueOfText(widest(keyType), bytes, 0, bytes.length, keyTypeModifier);
+    }
+    case 'suppliedId':
+      return values.ids[source.idIndex]!;
+    case 'parameter': {
+      const { bind } = values;
+      const { index } = source;
+      if (!bind || index >= bind.view.parameterCount) return undefined;
+      const oid = bind.oids[index] ?? OID.unspecified;
+      if (!isComparable(keyType, oid)) throw otherType(table, index);
+      const length = bind.view.parameterLength(index);
+      if (length < 0) return null;
+      const start = bind.view.parameterStart(index);
+      if (bind.view.parameterFormat(index) === 1)
+        return keyValueOfBinary(keyType, oid, bind.buffer, start, start + length, keyTypeModifier);
+      const type = oid === OID.int8 ? widest(keyType) : keyType;
+      return keyValueOfText(type, bind.buffer, start, start + length, keyTypeModifier);
+    }
+    default:
+      return unreachable(source);
+  }
+}
+
+function bucketByHash(table: ShardedTable, source: KeySource, values: KeyValues): number {
+  const count = table.placement.hashBuckets;
   switch (source.kind) {
     case 'literal':
       return source.text === null
@@ -84,7 +141,7 @@ function bucketOfParameter(table: ShardedTable, index: number, values: KeyValues
   const length = bind.view.parameterLength(index);
   if (length < 0) return bucketOfNull();
   const start = bind.view.parameterStart(index);
-  const count = table.buckets.length;
+  const count = table.placement.hashBuckets;
   return bind.view.parameterFormat(index) === 1
     ? bucketOfBinary(table.keyType, oid, bind.buffer, start, start + length, count, table.keyTypeModifier)
     : bucketOfTextBytes(
@@ -128,16 +185,67 @@ export async function bucketsOf(
   }
   for (let start = 0; start < unsure.length; start += ASKED_AT_ONCE) {
     const asked = unsure.slice(start, start + ASKED_AT_ONCE);
-    const hashes = asked.map(
-      ({ text }) => `${table.hashFunction}(${hashedValue(table, text)}, ${PARTITION_SEED})`,
+    const places = asked.map(({ text }) =>
+      placeExpression(table.placement, table.keyType, {
+        value: `${quoteLiteral(text)}::${table.keyTypeText}`,
+        hash: `${table.hashFunction}(${hashedValue(table, text)}, ${PARTITION_SEED})`,
+      }),
     );
-    const [row = []] = await ask(`SELECT ${hashes.join(', ')}`);
-    for (const [i, { index }] of asked.entries()) {
-      const rowHash = BigInt.asUintN(64, BigInt.asUintN(64, BigInt(row[i] ?? 0)) + COMBINE_OFFSET);
-      buckets[index] = Number(rowHash % BigInt(table.buckets.length));
-    }
+    const [row = []] = await ask(`SELECT ${places.join(', ')}`);
+    for (const [i, { index }] of asked.entries())
+      buckets[index] = placeOfText(table.placement, row[i] ?? '', (hash) => bucketOfServersHash(table, hash));
   }
   return buckets;
+}
+
+function bucketOfServersHash(table: ShardedTable, hash: string): number {
+  const rowHash = BigInt.asUintN(64, BigInt.asUintN(64, BigInt(hash)) + COMBINE_OFFSET);
+  return Number(rowHash % BigInt(table.placement.hashBuckets));
+}
+
+/** Of a table that is sharded by range: the buckets that keys within the limits can be in, and at least one. */
+export function bucketsWithin(
+  table: ShardedTable,
+  limits: readonly KeyLimit[],
+  values: KeyValues,
+): readonly number[] {
+  const { directory } = table;
+  let low = 0;
+  let high = table.buckets.length - 1;
+  for (const { comparison, value: source } of limits) {
+    const value = limitValueOf(table, source, values);
+    if (!directory || value === undefined || value === null) continue;
+    const bucket = directory.rangeOf(value);
+    if (comparison === '>' || comparison === '>=') low = Math.max(low, bucket);
+    else high = Math.min(high, comparison === '<' && directory.isBound(value) ? bucket - 1 : bucket);
+  }
+  // No key satisfies all of them: one bucket says so.
+  if (low > high) return [low];
+  return Array.from({ length: high - low + 1 }, (_, i) => low + i);
+}
+
+/** As it is compared: not made to fit the column, as a value that is stored is. */
+function limitValueOf(
+  table: ShardedTable,
+  source: KeySource,
+  values: KeyValues,
+): KeyValue | null | undefined {
+  if (source.kind === 'parameter') {
+    const oid = values.bind?.oids[source.index] ?? OID.unspecified;
+    if (!isComparable(table.keyType, oid)) return undefined;
+  }
+  return keyValueOf(
+    { keyType: table.keyType, keyTypeModifier: NO_TYPE_MODIFIER, name: table.name },
+    source,
+    values,
+  );
+}
+
+/** The bucket of an id that the router supplies. */
+export function bucketOfId(table: ShardedTable, id: number): number {
+  const listed = table.directory?.bucketOf(id) ?? BY_HASH;
+  if (listed !== BY_HASH) return listed;
+  return bucketOfInteger(integerType(table.keyType), id, table.placement.hashBuckets);
 }
 
 /** Before PostgreSQL 18, two types were hashed by the functions of others, which take their bytes but no value of theirs. */
@@ -183,7 +291,7 @@ function severalBuckets({ table, several }: Keyed): number {
   );
 }
 
-function otherType(table: ShardedTable, index: number): Error {
+function otherType(table: Pick<ShardedTable, 'name' | 'keyType'>, index: number): Error {
   return notSupported(
     `parameter $${index + 1} is compared with the key of table "${table.name}" under another type`,
     `Declare it as ${table.keyType}, or write $${index + 1}::${table.keyType}.`,

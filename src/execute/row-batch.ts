@@ -109,7 +109,7 @@ export interface BatchPiece {
   readonly mapPosition: (position: number) => number;
 }
 
-/** The INSERTs of a batch of rows, one for each bucket. `client`: the statement's own parameters and result formats. */
+/** The INSERTs of a batch of rows, one for each bucket; of no rows, one into the first of `buckets`. `client`: the statement's own parameters and result formats. */
 export function piecesOfBatch(options: {
   shape: RowShape;
   rows: readonly (readonly (Buffer | null)[])[];
@@ -126,12 +126,13 @@ export function piecesOfBatch(options: {
     const count = shape.columns.length;
     const values = chosen.flatMap((row) => shape.columns.map((_, column) => shape.valueOf(row, column)));
     const leaf = leafName(table.name, bucket, table.buckets[bucket]!.generation);
+    const noRow = `SELECT ${shape.columns.map(() => 'NULL').join(', ')} WHERE false`;
     const tuples = chosen.map(
       (_, row) => `(${shape.columns.map((__, i) => `$${row * count + i + 1}`).join(', ')})`,
     );
     const head =
       `INSERT INTO ${quoteQualified(LEAF_SCHEMA, leaf)} AS ${quoteIdentifier(target.alias)} ` +
-      `(${shape.columns.map(quoteIdentifier).join(', ')}) VALUES ${tuples.join(', ')} `;
+      `(${shape.columns.map(quoteIdentifier).join(', ')}) ${chosen.length > 0 ? `VALUES ${tuples.join(', ')}` : noRow} `;
     const tail = assemble(
       target.tail,
       (replacement) => textOfReplacement(replacement, { bucket, ids: [] }),

@@ -6,6 +6,7 @@
  * but PostgreSQL's own functions and what stands in the source of functions. The former are looked for in the stored
  * expressions; the latter is stateful-relations.ts's part. Runs on PostgreSQL 14 to 18, as any role.
  */
+import { SHOWN_SCHEMA } from '../catalog/map.ts';
 
 /** PostgreSQL's own functions that leave something in the session, or read what was left there. */
 const OWN_FUNCTIONS = `SELECT p.oid FROM pg_catalog.pg_proc p
@@ -35,7 +36,8 @@ export const ATTACHED_FUNCTIONS_QUERY = `
 SELECT DISTINCT n.nspname || '.' || p.proname, p.oid
   FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
- WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND l.lanname NOT IN ('internal', 'c')`;
+ WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND l.lanname NOT IN ('internal', 'c')
+   AND n.nspname <> '${SHOWN_SCHEMA}'`;
 
 /** Rows of (catalog, oid): what has a call of one of PostgreSQL's own functions in its stored expression. */
 export const OWN_CALLS_QUERY = `

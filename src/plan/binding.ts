@@ -6,6 +6,7 @@
  */
 import type { A_Expr, Node } from '@pgsql/types';
 import { stringsOf } from '../sql/facts.ts';
+import { limitByConjunct } from './key-limits.ts';
 import { keySourceOf } from './key-source.ts';
 import { type KeyReference, keyReferenceOf, type Scope, type Slot } from './scope.ts';
 
@@ -28,7 +29,11 @@ function bindConjunct(node: Node, scope: Scope, mayBind: MayBind, outcome: BindO
     for (const part of node.BoolExpr.args ?? []) bindConjunct(part, scope, mayBind, outcome);
     return;
   }
-  if (!('A_Expr' in node) || !isEquality(node.A_Expr)) return;
+  if (!('A_Expr' in node)) return;
+  if (!isEquality(node.A_Expr)) {
+    limitByConjunct(node.A_Expr, scope, mayBind);
+    return;
+  }
   const { kind, lexpr, rexpr } = node.A_Expr;
   if (kind === 'AEXPR_IN') bindIn(lexpr, rexpr, scope, mayBind, outcome);
   else if (kind === 'AEXPR_OP_ANY' && elementsOf(rexpr))

@@ -65,10 +65,7 @@ export function inspectCalls(calls: readonly FuncCall[]): CallFacts {
     if (NODE_DEPENDENT.test(name) && !NODE_INDEPENDENT.test(name)) needsHome = true;
     if (name === 'set_config') effects.push(setConfigEffect(call));
     else if (SESSION_LOCKS.has(name)) effects.push({ kind: 'pin', reason: name });
-    else if (name === 'currval' || name === 'lastval') {
-      effects.push({ kind: 'pin', reason: name });
-      needsPinBefore = true;
-    }
+    else if (name === 'currval' || name === 'lastval') needsPinBefore = true;
   }
   return { effects, unknownFunctions: [...unknownFunctions], needsPinBefore, writes, needsHome };
 }

@@ -8,12 +8,20 @@ import { invalidParameter, notSupported, objectError } from '../base/errors.ts';
 import { BYTE, closingParen, endOfName, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
 import { functionName, stringLiteral } from './calls.ts';
 import {
-  bucketCountOf,
   type CoalesceOption,
   coalesceOptionOf,
+  posternOption,
   posternOptions,
   readDoorOptions,
 } from './door-options.ts';
+import { takeUniques } from './lookups.ts';
+import {
+  isPlacementFunction,
+  PLACEMENT_PARAMETERS,
+  PLACEMENT_USAGE,
+  placementCommand,
+} from './placement-functions.ts';
+import { readPlacementOptions } from './placement-options.ts';
 import type { Edit, RouterCommand } from './plan.ts';
 import { nameOf } from './refusal.ts';
 import { type PlanContext, resolveRangeVar, resolveReferenceVar } from './resolve.ts';
@@ -46,6 +54,9 @@ export function planDoorTable(
   assert(door.key !== undefined, 'a sharded table has a key');
   refuseWhatShardedTablesLack(statement, context);
   refuseUnknownKey(statement, door.key);
+  const { start } = range;
+  const { elementsEnd } = clause;
+  const { text, uniques } = takeUniques(statement, sql, { key: door.key, start, elementsEnd });
   return {
     command: {
       kind: 'createShardedTable',
@@ -53,11 +64,10 @@ export function planDoorTable(
       name: statement.relation.relname ?? '',
       ifNotExists: statement.if_not_exists === true,
       // WITH is the last clause, since those that may follow it are refused; so PARTITION BY can be appended.
-      createText: Buffer.from(sql.buffer, sql.byteOffset + range.start, clause.elementsEnd - range.start)
-        .toString('utf8')
-        .trimEnd(),
+      createText: text,
+      ...(uniques.length > 0 && { uniques }),
       key: door.key,
-      bucketCount: door.bucketCount,
+      ...door.placement,
       colocateWith: door.colocateWith,
       coalesce: door.coalesce,
     },
@@ -155,7 +165,7 @@ function singleDoorEdit(statement: CreateStmt, sql: Uint8Array, clause: WithClau
   const all = (statement.options ?? []).flatMap((node) => ('DefElem' in node ? [node.DefElem] : []));
   const kept: string[] = [];
   for (const [index, option] of all.entries()) {
-    if (option.defnamespace === 'postern') continue;
+    if (posternOption(option)) continue;
     const start = option.location ?? 0;
     const next = all[index + 1]?.location ?? clause.end - 1;
     const text = Buffer.from(sql.buffer, sql.byteOffset + start, next - start).toString('utf8');
@@ -192,6 +202,9 @@ function refuseWhatShardedTablesLack(statement: CreateStmt, context: PlanContext
       if (!('Constraint' in constraint) || constraint.Constraint.contype !== 'CONSTR_FOREIGN') continue;
       const referenced = constraint.Constraint.pktable;
       if (referenced && resolveReferenceVar(context, referenced)) continue;
+      // Whether it is colocated, and has the key, is known when the table is made (doors/sharded/foreign-keys.ts).
+      if (referenced && resolveRangeVar(context, referenced)) continue;
+      if (referenced && relation && referenced.relname === relation.relname) continue;
       refuse(
         'a foreign key to a table that is not a reference table',
         `Leave REFERENCES out, or make "${referenced?.relname}" a reference table first.`,
@@ -248,8 +261,14 @@ export function planAlterDoor(
   const door = readDoorOptions(options);
   if (door.door === undefined && door.coalesce !== undefined) return coalescing(door.coalesce);
   const table = resolveRangeVar(context, statement.relation);
-  if (table) throw notSupported(`changing the door of sharded table ${nameOf(table)} is not supported`, hint);
   const reference = resolveReferenceVar(context, statement.relation);
+  if (door.door === 'single' && (table || reference))
+    return {
+      kind: 'unshardTable',
+      relation: relationText(statement.relation, sql),
+      functionName: undefined,
+    };
+  if (table) throw notSupported(`changing the door of sharded table ${nameOf(table)} is not supported`, hint);
   if (reference)
     throw notSupported(`changing the door of reference table ${nameOf(reference)} is not supported`, hint);
   if (door.door === 'reference') {
@@ -263,7 +282,7 @@ export function planAlterDoor(
     kind: 'distributeTable',
     relation: relationText(statement.relation, sql),
     key: door.key,
-    bucketCount: door.bucketCount,
+    ...door.placement,
     colocateWith: door.colocateWith,
     coalesce: door.coalesce,
     functionName: undefined,
@@ -285,24 +304,42 @@ const PARAMETERS: Readonly<Record<string, readonly string[]>> = {
     'colocate_with',
     'shard_count',
   ],
-  shard_table: ['table_name', 'key', 'colocate_with', 'buckets'],
+  shard_table: ['table_name', 'key', 'colocate_with', 'buckets', 'method', 'bounds', 'values', 'nodes'],
   set_coalescing: ['table_name', 'value'],
   create_reference_table: ['table_name'],
+  ...PLACEMENT_PARAMETERS,
   outcome: ['token'],
+  reset_statements: [],
+  resume_ddl: [],
+  refresh_statistics: [],
 };
 
 /** Which of Postern's table functions this calls; those with names that others may have too only count with their schema. */
 export function doorFunctionOf(call: FuncCall): string | undefined {
   const { schema, name } = functionName(call);
-  if (name === 'shard_table' || name === 'set_coalescing' || name === 'outcome')
+  if (isPlacementFunction(schema, name)) return name;
+  if (
+    [
+      'shard_table',
+      'set_coalescing',
+      'outcome',
+      'reset_statements',
+      'refresh_statistics',
+      'resume_ddl',
+    ].includes(name)
+  )
     return schema === 'postern' ? name : undefined;
   if (name !== 'create_distributed_table' && name !== 'create_reference_table') return undefined;
   return schema === undefined || schema === 'postern' ? name : undefined;
 }
 
 const USAGE: Readonly<Record<string, string>> = {
+  ...PLACEMENT_USAGE,
   set_coalescing: "Say SELECT postern.set_coalescing('table', 'off').",
   outcome: "Say SELECT postern.outcome('token').",
+  resume_ddl: 'Say SELECT postern.resume_ddl().',
+  reset_statements: 'Say SELECT postern.reset_statements().',
+  refresh_statistics: 'Say SELECT postern.refresh_statistics().',
   create_reference_table: "Say SELECT create_reference_table('table').",
 };
 
@@ -319,11 +356,17 @@ export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterComm
     throw notSupported(`${name} can only be called alone`, usage);
   }
   const values = argumentsOf(call, name);
+  const placed = placementCommand(name, values, resTarget.name ?? name);
+  if (placed) return placed;
+  if (name === 'resume_ddl') return { kind: 'resumeDdl', functionName: resTarget.name ?? name };
+  if (name === 'reset_statements') return { kind: 'resetStatements', functionName: resTarget.name ?? name };
   if (name === 'outcome') {
     const token = values.get('token');
     if (token === undefined) throw invalidParameter(`${name} needs a token`, usage);
     return { kind: 'tellOutcome', token, functionName: resTarget.name ?? name };
   }
+  if (name === 'refresh_statistics')
+    return { kind: 'refreshStatistics', functionName: resTarget.name ?? name };
   const relation = values.get('table_name');
   if (name === 'set_coalescing') {
     const coalesce = coalesceOptionOf(values.get('value'));
@@ -346,14 +389,23 @@ export function planDoorFunction(select: SelectStmt, call: FuncCall): RouterComm
   }
   const type = values.get('distribution_type');
   if (type !== undefined && type !== 'hash') {
-    throw notSupported(`distribution type "${type}" is not supported`, "Use 'hash'.");
+    throw notSupported(
+      `distribution type "${type}" is not supported`,
+      "Use 'hash', or postern.shard_table('table', 'key', method => 'range', bounds => '{100,200}').",
+    );
   }
   const colocateWith = values.get('colocate_with');
   return {
     kind: 'distributeTable',
     relation,
     key,
-    bucketCount: bucketCountOf(values.get('buckets') ?? values.get('shard_count')),
+    ...readPlacementOptions({
+      method: values.get('method'),
+      bounds: values.get('bounds'),
+      values: values.get('values'),
+      buckets: values.get('buckets') ?? values.get('shard_count'),
+      nodes: values.get('nodes'),
+    }),
     // 'default' and 'none' are Citus's words for "as it comes" and "with none".
     colocateWith: colocateWith === 'default' ? undefined : colocateWith,
     coalesce: undefined,

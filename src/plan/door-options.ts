@@ -3,15 +3,15 @@
  * TABLE. PostgreSQL's grammar takes them, and its servers refuse the namespace, so none may reach a server.
  */
 import type { DefElem, Node } from '@pgsql/types';
-import { BOUNDS } from '../base/bounds.ts';
 import { invalidParameter, notSupported } from '../base/errors.ts';
 import { stringsOf } from '../sql/facts.ts';
+import { type PlacementClause, readPlacementOptions } from './placement-options.ts';
 
 export interface DoorOptions {
   /** Undefined: only `coalesce` is given. */
   readonly door: 'single' | 'sharded' | 'reference' | undefined;
   readonly key: string | undefined;
-  readonly bucketCount: number | undefined;
+  readonly placement: PlacementClause;
   readonly colocateWith: string | undefined;
   readonly coalesce: CoalesceOption | undefined;
 }
@@ -20,16 +20,34 @@ export interface DoorOptions {
 export type CoalesceOption = 'on' | 'off' | 'default';
 
 const NAMESPACE = 'postern';
-const OPTIONS = ['door', 'key', 'buckets', 'colocate_with', 'coalesce'];
+const OPTIONS = [
+  'door',
+  'key',
+  'method',
+  'bounds',
+  'values',
+  'buckets',
+  'nodes',
+  'colocate_with',
+  'coalesce',
+];
+const NO_PLACEMENT: PlacementClause = { placement: undefined, nodes: undefined };
 const DOORS_TO_COME = ['leaderless', 'multi_primary', 'write_behind'];
-/** A bucket is a table on a node; beyond this a catalog of them is slow to read and to plan over. */
-const BUCKETS_MAX = BOUNDS.bucketsMax;
 
 /** The options of Postern among those of the statement, in the order of the text. */
 export function posternOptions(options: readonly Node[] | undefined): DefElem[] {
-  return (options ?? []).flatMap((node) =>
-    'DefElem' in node && node.DefElem.defnamespace === NAMESPACE ? [node.DefElem] : [],
-  );
+  return (options ?? []).flatMap((node) => {
+    const option = 'DefElem' in node ? posternOption(node.DefElem) : undefined;
+    return option ? [option] : [];
+  });
+}
+
+/** The option as one of Postern's, if it is one. pg_dump writes `"postern.door"`, a name with a dot in it. */
+export function posternOption(option: DefElem): DefElem | undefined {
+  if (option.defnamespace === NAMESPACE) return option;
+  const prefix = `${NAMESPACE}.`;
+  if (option.defnamespace !== undefined || !option.defname?.startsWith(prefix)) return undefined;
+  return { ...option, defnamespace: NAMESPACE, defname: option.defname.slice(prefix.length) };
 }
 
 export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
@@ -49,7 +67,7 @@ export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
   values.delete('coalesce');
   const door = values.get('door');
   if (door === undefined && values.size === 0) {
-    return { door, key: undefined, bucketCount: undefined, colocateWith: undefined, coalesce };
+    return { door, key: undefined, placement: NO_PLACEMENT, colocateWith: undefined, coalesce };
   }
   if (door === undefined) {
     throw invalidParameter('option "postern.door" is missing', "Say postern.door = 'sharded'.");
@@ -78,7 +96,13 @@ export function readDoorOptions(options: readonly DefElem[]): DoorOptions {
   return {
     door,
     key: values.get('key'),
-    bucketCount: bucketCountOf(values.get('buckets')),
+    placement: readPlacementOptions({
+      method: values.get('method'),
+      bounds: values.get('bounds'),
+      values: values.get('values'),
+      buckets: values.get('buckets'),
+      nodes: values.get('nodes'),
+    }),
     colocateWith: values.get('colocate_with'),
     coalesce,
   };
@@ -99,18 +123,6 @@ export function coalesceOptionOf(text: string | undefined): CoalesceOption | und
     default:
       throw invalidParameter(`invalid value "${text}" for postern.coalesce`, 'It is on, off, or default.');
   }
-}
-
-export function bucketCountOf(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const count = /^\d{1,6}$/.test(text) ? Number(text) : 0;
-  if (count < 1 || count > BUCKETS_MAX) {
-    throw invalidParameter(
-      `invalid number of buckets "${text}"`,
-      `It is a whole number from 1 to ${BUCKETS_MAX}.`,
-    );
-  }
-  return count;
 }
 
 /** 'x' and x and "x" alike; the grammar reads a bare word as a type name. */

@@ -5,7 +5,7 @@
  */
 import type { InsertStmt, Node, SelectStmt } from '@pgsql/types';
 import type { PosternError } from '../base/errors.ts';
-import { insertColumns, keyMissing } from './insert.ts';
+import { insertColumns, keyMissing, refuseValueOfIdentity } from './insert.ts';
 import { keySourceOf } from './key-source.ts';
 import { notUnderstood } from './refusal.ts';
 import { columnNamesOf, keyReferenceOf, type Scope, type Slot } from './scope.ts';
@@ -54,6 +54,7 @@ export function bindInsertSelect(options: {
   const eachRow = notUnderstood('INSERT … SELECT', table, 'Read the rows first, then INSERT … VALUES.');
   const unbound = { columns, untyped, isNotKeyed: eachRow, keySlot: undefined };
   if (!columns) return unbound;
+  refuseIdentity(table, insert, columns);
   const missing = table.columns.filter((column) => column.sequence && !columns.includes(column.name));
   const position = columns.indexOf(table.keyColumn);
   if (position < 0 && !missing.some((column) => column.name === table.keyColumn)) throw keyMissing(table);
@@ -68,6 +69,15 @@ export function bindInsertSelect(options: {
   if (!source) return unbound;
   slot.sources.push(source);
   return { columns, untyped, isNotKeyed: undefined, keySlot: undefined };
+}
+
+function refuseIdentity(table: Slot['table'], statement: InsertStmt, columns: readonly string[]): void {
+  for (const { name, identity } of table.columns) {
+    if (!identity || !columns.includes(name)) continue;
+    if (statement.override === 'OVERRIDING_USER_VALUE')
+      throw notUnderstood('OVERRIDING USER VALUE', table, 'Leave the column out.');
+    if (identity === 'always') refuseValueOfIdentity(name, { statement });
+  }
 }
 
 function keySlotOf(entry: Entry, scope: Scope): Slot | undefined {

@@ -2,9 +2,10 @@
  * INSERT … VALUES into a sharded table: where each row's shard key comes from, which ids the router has to supply, and the
  * edits that put them into the text.
  *
- * Invariant: one SuppliedId per row and sequence column that the row leaves out or gives as DEFAULT, in the order of the text.
+ * Invariant: one SuppliedId per row and sequence column that the row leaves out or gives as DEFAULT, and one per call of nextval(),
+ * currval() or lastval() in a row, in the order of the text.
  */
-import type { InsertStmt, Node, SelectStmt } from '@pgsql/types';
+import type { FuncCall, InsertStmt, Node, SelectStmt } from '@pgsql/types';
 import { notSupported, PosternError } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
 import { quoteIdentifier } from '../pg/identifier.ts';
@@ -12,7 +13,9 @@ import { BYTE, closingParen, isPunctuation, keywordOf, nextToken } from '../sql/
 import { keySourceOf } from './key-source.ts';
 import type { Edit, KeySource, SuppliedId } from './plan.ts';
 import { nameOf, notUnderstood } from './refusal.ts';
+import type { PlanContext } from './resolve.ts';
 import type { RowOfValues } from './scatter.ts';
+import { namedSequence, rangeOfCall, sequenceCallsIn, sequenceFunctionOf } from './sequences.ts';
 
 /** What grows while a statement is analysed. */
 export interface InsertOutput {
@@ -30,6 +33,7 @@ export interface InsertTarget {
   readonly sql: Uint8Array;
   /** Where the table's name ends in the text. */
   readonly nameEnd: number;
+  readonly context: PlanContext;
 }
 
 const DEFAULT_KEYWORD_BYTES = 'DEFAULT'.length;
@@ -50,10 +54,12 @@ export function planInsert(target: InsertTarget, output: InsertOutput): void {
     throw keyMissing(table);
   }
   const listEnd = missing.length > 0 ? placeColumns(target, columns, missing, output) : afterColumns(target);
-  const ranges = missing.length > 0 || rows.length > 1 ? rangesOfRows(target, listEnd, rows.length) : [];
+  const overridden = statement.override === 'OVERRIDING_USER_VALUE';
+  const ranges =
+    missing.length > 0 || rows.length > 1 || overridden ? rangesOfRows(target, listEnd, rows.length) : [];
   for (const [index, row] of rows.entries()) {
-    planRow(target, columns, row, output);
     const range = ranges[index];
+    planRow(target, columns, { values: row, start: range?.start ?? -1 }, output);
     if (!range) continue;
     const rowEnd = range.end - 1;
     for (const column of missing) {
@@ -85,29 +91,107 @@ export function insertColumns(table: ShardedTable, statement: InsertStmt, count:
   });
 }
 
-function planRow(target: InsertTarget, columns: readonly string[], row: Node[], output: InsertOutput): void {
-  const { table } = target;
+/** `start`: of its parenthesis; read only if identity columns take no value of the user's. */
+interface RowText {
+  readonly values: readonly Node[];
+  readonly start: number;
+}
+
+function planRow(target: InsertTarget, columns: readonly string[], row: RowText, output: InsertOutput): void {
+  const { table, statement } = target;
+  const ignored = new Set<number>();
   for (const column of table.columns) {
     const isKey = column.name === table.keyColumn;
     const position = columns.indexOf(column.name);
     if (position < 0 || (!isKey && !column.sequence)) continue;
-    const value = row[position];
+    const value = row.values[position];
     if (!value) {
       throw new PosternError({
         sqlState: '42601',
         message: 'INSERT has more target columns than expressions',
       });
     }
+    if (column.identity && statement.override === 'OVERRIDING_USER_VALUE' && !('SetToDefault' in value)) {
+      const { start, end } = rangeOfValue(target, row.start, position);
+      ignored.add(position);
+      supplyId(table, column.name, start, end, output);
+      continue;
+    }
+    if (column.identity === 'always' && !('SetToDefault' in value))
+      refuseValueOfIdentity(column.name, target);
     if ('SetToDefault' in value) {
       if (!column.sequence) throw keyMissing(table);
       const start = value.SetToDefault.location ?? -1;
       if (start < 0) throw notUnderstood('this INSERT', table, 'Leave the column with DEFAULT out.');
       supplyId(table, column.name, start, start + DEFAULT_KEYWORD_BYTES, output);
-    } else if (isKey) {
+    } else if (isKey && !isSequenceCall(value)) {
       const source = keySourceOf(value, table.keyType);
       if (!source) throw keyIsExpression(table);
       output.sources.push(source);
     }
+  }
+  for (const [position, value] of row.values.entries()) {
+    if (ignored.has(position)) continue;
+    for (const call of sequenceCallsIn(value)) {
+      const idIndex = supplyCall(target, call, output);
+      if (columns[position] === table.keyColumn && isSequenceCall(value) && idIndex !== undefined)
+        output.sources.push({ kind: 'suppliedId', idIndex });
+    }
+  }
+}
+
+/** The value, maybe in parentheses, is one of these calls and nothing else. */
+function isSequenceCall(value: Node): boolean {
+  return 'FuncCall' in value && sequenceFunctionOf(value.FuncCall) !== undefined;
+}
+
+/** Calls of sequences that no sharded table has are refused when the plan is whole. */
+function supplyCall(
+  { table, sql, context }: InsertTarget,
+  call: FuncCall,
+  { edits, suppliedIds }: InsertOutput,
+): number | undefined {
+  const name = sequenceFunctionOf(call);
+  if (name === undefined || name === 'setval') return undefined;
+  const idColumn = name === 'lastval' ? undefined : namedSequence(call, sql, context)?.idColumn;
+  if (name !== 'lastval' && !idColumn) return undefined;
+  const idIndex = suppliedIds.length;
+  suppliedIds.push({ table: idColumn?.table ?? table, column: idColumn?.column ?? '', call: name });
+  const { start, end } = rangeOfCall(sql, call);
+  edits.push({ start, end, replacement: { kind: 'id', idIndex } });
+  return idIndex;
+}
+
+/** As PostgreSQL says it: the leaves have no identity columns that could. */
+export function refuseValueOfIdentity(column: string, { statement }: Pick<InsertTarget, 'statement'>): void {
+  if (statement.override === 'OVERRIDING_SYSTEM_VALUE') return;
+  throw new PosternError({
+    sqlState: '428C9',
+    message: `cannot insert a non-DEFAULT value into column "${column}"`,
+    detail: `Column "${column}" is an identity column defined as GENERATED ALWAYS.`,
+    hint: 'Use OVERRIDING SYSTEM VALUE to override.',
+  });
+}
+
+/** A value of a row, between its commas. */
+function rangeOfValue(
+  { sql }: InsertTarget,
+  rowStart: number,
+  position: number,
+): { start: number; end: number } {
+  let token = nextToken(sql, rowStart + 1);
+  let { start } = token;
+  let { end } = token;
+  for (let index = 0; ; token = nextToken(sql, token.end)) {
+    if (isPunctuation(sql, token, BYTE.openParen))
+      token = { ...token, end: closingParen(sql, token.start) + 1 };
+    const isComma = isPunctuation(sql, token, BYTE.comma);
+    if (isComma || isPunctuation(sql, token, BYTE.closeParen)) {
+      if (index === position || !isComma) return { start, end };
+      index++;
+      start = nextToken(sql, token.end).start;
+    }
+    end = token.end;
   }
 }
 
@@ -146,7 +230,7 @@ function placeColumns(
 }
 
 /** Where the column list ends, or would. */
-export function afterColumns(target: InsertTarget): number {
+export function afterColumns(target: Omit<InsertTarget, 'context' | 'table'>): number {
   const at = afterAlias(target);
   return target.statement.cols ? closingParen(target.sql, nextToken(target.sql, at).start) + 1 : at;
 }
@@ -190,7 +274,7 @@ function planDefaultValues(target: InsertTarget, output: InsertOutput): void {
 }
 
 /** Where `INSERT INTO name [AS alias]` ends. */
-function afterAlias({ sql, nameEnd, statement }: InsertTarget): number {
+function afterAlias({ sql, nameEnd, statement }: Omit<InsertTarget, 'context' | 'table'>): number {
   if (!statement.relation?.alias) return nameEnd;
   return nextToken(sql, nextToken(sql, nameEnd).end).end;
 }

@@ -66,7 +66,7 @@ describe.each<[string, [string, string][]]>([
       ["SELECT * FROM docs WHERE slug || '' = 'a'", 'scattered'],
       ['SELECT * FROM docs WHERE slug COLLATE "C" = \'a\'', 'scattered'],
       ["SELECT * FROM dated WHERE day = timestamp '2020-01-02'", 'scattered'],
-      ['SELECT count(*) FROM accounts HAVING account_id = 5', '0A000'],
+      ['SELECT count(*) FROM accounts HAVING account_id = 5', 'mesh'],
     ],
   ],
   [
@@ -84,8 +84,9 @@ describe.each<[string, [string, string][]]>([
       ['SELECT * FROM Accounts WHERE account_id = 5', '5'],
       ['SELECT * FROM "Accounts" WHERE account_id = 5', 'home'],
       ['SELECT * FROM accounts * WHERE account_id = 5', '5'],
-      ['SELECT * FROM ONLY accounts WHERE account_id = 5', '0A000'],
-      ['SELECT * FROM U&"\\0061ccounts" WHERE account_id = 5', '0A000'],
+      ['SELECT * FROM ONLY accounts WHERE account_id = 5', '5'],
+      ['SELECT * FROM ONLY (accounts) WHERE account_id = 5', '0A000'],
+      ['SELECT * FROM U&"\\0061ccounts" WHERE account_id = 5', 'mesh'],
       ['SELECT * FROM accounts TABLESAMPLE system(50) WHERE account_id = 5', '5'],
       ['SELECT * FROM postern_leaves.accounts_b1_g7', '42501'],
       ['UPDATE postern_leaves.accounts_b1_g7 SET name = 1', '42501'],
@@ -106,10 +107,10 @@ describe.each<[string, [string, string][]]>([
       ['SELECT * FROM events JOIN accounts USING (account_id) WHERE account_id = 5', '5 5'],
       ['SELECT * FROM events e JOIN accounts a USING (account_id) WHERE e.account_id = 5', '5'],
       ['SELECT * FROM events NATURAL JOIN accounts WHERE account_id = 5', '5 5'],
-      ['SELECT * FROM events e NATURAL JOIN accounts a WHERE e.account_id = 5', '0A000'],
+      ['SELECT * FROM events e NATURAL JOIN accounts a WHERE e.account_id = 5', 'mesh'],
       ['SELECT * FROM events e JOIN accounts a ON e.account_id = 5 AND a.account_id = 5', '5 5'],
-      ['SELECT * FROM events e, accounts a WHERE e.account_id = 5', '0A000'],
-      ['SELECT * FROM events e JOIN accounts a ON a.name = e.payload WHERE e.account_id = 5', '0A000'],
+      ['SELECT * FROM events e, accounts a WHERE e.account_id = 5', 'mesh'],
+      ['SELECT * FROM events e JOIN accounts a ON a.name = e.payload WHERE e.account_id = 5', 'mesh'],
       [
         'SELECT * FROM events e LEFT JOIN accounts a ON a.account_id = e.account_id WHERE e.account_id = 5',
         '5',
@@ -118,28 +119,28 @@ describe.each<[string, [string, string][]]>([
         'SELECT * FROM events e LEFT JOIN accounts a ON a.account_id = e.account_id WHERE a.account_id = 5',
         'scattered',
       ],
-      ['SELECT * FROM events e LEFT JOIN accounts a ON e.account_id = 5 AND a.account_id = 5', '0A000'],
+      ['SELECT * FROM events e LEFT JOIN accounts a ON e.account_id = 5 AND a.account_id = 5', 'mesh'],
       ['SELECT * FROM events e LEFT JOIN accounts a ON a.account_id = 5 WHERE e.account_id = 5', '5 5'],
       ['SELECT * FROM events e LEFT JOIN accounts a USING (account_id) WHERE e.account_id = 5', '5'],
       ['SELECT * FROM events e RIGHT JOIN accounts a USING (account_id) WHERE a.account_id = 5', '5'],
       ['SELECT * FROM events e RIGHT JOIN accounts a USING (account_id) WHERE e.account_id = 5', 'scattered'],
-      ['SELECT * FROM events e FULL JOIN accounts a USING (account_id) WHERE e.account_id = 5', '0A000'],
+      ['SELECT * FROM events e FULL JOIN accounts a USING (account_id) WHERE e.account_id = 5', 'mesh'],
       ['SELECT * FROM events e FULL JOIN accounts a USING (account_id) WHERE account_id = 5', '5 5'],
-      ['SELECT * FROM events e FULL JOIN accounts a ON e.account_id = 5 AND a.account_id = 5', '0A000'],
+      ['SELECT * FROM events e FULL JOIN accounts a ON e.account_id = 5 AND a.account_id = 5', 'mesh'],
       [
         'SELECT * FROM generate_series(1, 9) v(account_id) LEFT JOIN (events e JOIN generate_series(1, 2) x ON e.account_id = 5) USING (account_id) JOIN accounts a USING (account_id)',
-        '0A000',
+        'mesh',
       ],
       [
         'SELECT * FROM generate_series(1, 9) v(account_id) LEFT JOIN (events e JOIN generate_series(1, 2) x ON e.account_id = 5) USING (account_id), users u WHERE u.id = account_id',
         'scattered',
       ],
-      ['SELECT * FROM (events e JOIN accounts a USING (account_id)) AS j WHERE j.account_id = 5', '0A000'],
+      ['SELECT * FROM (events e JOIN accounts a USING (account_id)) AS j WHERE j.account_id = 5', 'mesh'],
       ['SELECT * FROM events e CROSS JOIN generate_series(1, 3) g WHERE account_id = 5', '5'],
       ['SELECT * FROM events e, (VALUES (1)) v(x) WHERE e.account_id = 5', '5'],
-      ['SELECT * FROM events e, notes n WHERE e.account_id = 5', '0A000'],
+      ['SELECT * FROM events e, notes n WHERE e.account_id = 5', 'mesh'],
       ['SELECT * FROM events e, pg_class c WHERE e.account_id = 5', '0A000'],
-      ["SELECT * FROM events e, docs d WHERE e.account_id = 5 AND d.slug = 'x'", '0A000'],
+      ["SELECT * FROM events e, docs d WHERE e.account_id = 5 AND d.slug = 'x'", 'mesh'],
       ['SELECT * FROM events a, events b WHERE a.account_id = 1 AND b.account_id = 2', '1 2'],
       ['SELECT * FROM events e FOR UPDATE', 'scattered'],
       ['SELECT * FROM events e WHERE account_id = 5 FOR UPDATE OF e', '5'],
@@ -160,13 +161,13 @@ describe.each<[string, [string, string][]]>([
       ],
       [
         'SELECT * FROM accounts a WHERE account_id = 5 AND EXISTS (SELECT 1 FROM generate_series(1, 3) g(account_id), users u WHERE u.id = account_id)',
-        '0A000',
+        'mesh',
       ],
       [
         'SELECT * FROM accounts a WHERE EXISTS (SELECT 1 FROM events e WHERE e.account_id = a.account_id AND e.account_id = 5)',
         'scattered',
       ],
-      ['SELECT * FROM accounts a WHERE account_id = 5 AND name IN (SELECT payload FROM events)', '0A000'],
+      ['SELECT * FROM accounts a WHERE account_id = 5 AND name IN (SELECT payload FROM events)', 'mesh'],
       [
         'SELECT * FROM accounts a, LATERAL (SELECT * FROM events e WHERE e.account_id = a.account_id LIMIT 1) x WHERE a.account_id = 5',
         '5',
@@ -175,8 +176,8 @@ describe.each<[string, [string, string][]]>([
         'SELECT * FROM accounts WHERE account_id = 5 UNION ALL SELECT * FROM accounts WHERE account_id = $1',
         '5 $1',
       ],
-      ['SELECT * FROM accounts WHERE account_id = 5 UNION ALL SELECT * FROM accounts', '0A000'],
-      ['SELECT * FROM accounts WHERE account_id = 5 ORDER BY (SELECT max(id) FROM events)', '0A000'],
+      ['SELECT * FROM accounts WHERE account_id = 5 UNION ALL SELECT * FROM accounts', 'mesh'],
+      ['SELECT * FROM accounts WHERE account_id = 5 ORDER BY (SELECT max(id) FROM events)', 'mesh'],
       ['WITH x AS (SELECT * FROM events WHERE account_id = 5) SELECT * FROM x', '5'],
       ['WITH events AS (SELECT 1 AS account_id) SELECT * FROM events', 'home'],
       ['WITH events AS (SELECT * FROM events WHERE account_id = 5) SELECT * FROM events', '5'],
@@ -216,10 +217,8 @@ describe.each<[string, [string, string][]]>([
       ['DELETE FROM notes', 'home'],
       ['MERGE INTO accounts a USING (VALUES (1)) v(x) ON a.account_id = 1 WHEN MATCHED THEN DELETE', '0A000'],
       ['MERGE INTO notes USING events ON true WHEN MATCHED THEN DELETE', '0A000'],
-      ['EXPLAIN ANALYZE UPDATE accounts SET name = 1 WHERE account_id = 5', '5'],
-      ['EXPLAIN SELECT * FROM accounts', '0A000'],
       ['DECLARE c CURSOR FOR SELECT * FROM accounts WHERE account_id = 5', '5'],
-      ['DECLARE c CURSOR FOR SELECT * FROM accounts', '0A000'],
+      ['DECLARE c CURSOR FOR SELECT * FROM accounts', 'mesh'],
     ],
   ],
 ])('%s', (_title, cases) => {
@@ -292,10 +291,10 @@ describe('the text for a bucket', () => {
       routeOf(
         'SELECT (SELECT public.events.id FROM archive.events WHERE account_id = 1) FROM public.events WHERE account_id = 1',
       ),
-    ).toBe('0A000');
+    ).toBe('mesh');
     expect(
       routeOf('SELECT public.events.id FROM public.events e, archive.events WHERE e.account_id = 1'),
-    ).toBe('0A000');
-    expect(routeOf('SELECT db.public.events.id FROM public.events WHERE account_id = 1')).toBe('0A000');
+    ).toBe('mesh');
+    expect(routeOf('SELECT db.public.events.id FROM public.events WHERE account_id = 1')).toBe('mesh');
   });
 });

@@ -27,6 +27,7 @@ import type { ShardedTable } from '../catalog/map.ts';
 import type { StatementFacts } from '../sql/facts.ts';
 import { BYTE, endOfName, isPunctuation, nextToken } from '../sql/scanner.ts';
 import { bindByCondition, bindByUsing, slotIsBound } from './binding.ts';
+import { type Cte, type VisibleCte, visibleCte } from './ctes.ts';
 import { planInsert } from './insert.ts';
 import { bindInsertSelect, isPlainValues } from './insert-select.ts';
 import { newKeyOf, refuseKeyUpdate, refuseKeyUpdateOnConflict } from './key-update.ts';
@@ -37,26 +38,22 @@ import { type PlanContext, resolveRangeVar, resolveReferenceVar } from './resolv
 import type { RowOfValues, Scatter } from './scatter.ts';
 import { givesRowsOneByOne, planScatterRead, type ScatterRead } from './scatter-read.ts';
 import { planScatterWrite, type TopWrite } from './scatter-write.ts';
-import { columnNamesOf, type FromItem, newScope, newSlot, type Scope, type Slot } from './scope.ts';
+import {
+  columnNamesOf,
+  type FromItem,
+  keysOfQuery,
+  NO_ROOTS,
+  newScope,
+  newSlot,
+  type Scope,
+  type Slot,
+  slotsOf,
+  type TableQuery,
+} from './scope.ts';
 
 export interface KeyedStatement {
   readonly placement: Placement;
   readonly edits: readonly Edit[];
-}
-
-/** Names of CTEs that are visible, innermost first. */
-interface VisibleCte {
-  readonly name: string;
-  readonly outer: VisibleCte | undefined;
-  readonly cte: Cte;
-}
-
-interface Cte {
-  /** Uses of sharded tables, of whose rows each row of it is one; empty if it is something else. */
-  roots: readonly Slot[];
-  /** Are there sharded tables in it? */
-  isSharded: boolean;
-  references: number;
 }
 
 /** One side of a join. */
@@ -218,7 +215,7 @@ class KeyedAnalysis {
     if (clause?.recursive) for (const index of ctes.keys()) show(index);
     for (const [index, { ctequery }] of ctes.entries()) {
       const slotsBefore = this.#slots.length;
-      if (ctequery) known[index]!.roots = this.#visitTableQuery(ctequery, parent, visible);
+      if (ctequery) known[index]!.roots = this.#visitTableQuery(ctequery, parent, visible).roots;
       known[index]!.isSharded = this.#slots.length > slotsBefore;
       if (!clause?.recursive) show(index);
     }
@@ -264,14 +261,15 @@ class KeyedAnalysis {
     return { scope, preserved, roots };
   }
 
-  /** A query that is read like a table. Gives the uses of whose rows each row of it is one. */
-  #visitTableQuery(query: Node, parent: Scope | undefined, ctes: VisibleCte | undefined): readonly Slot[] {
-    if ('SelectStmt' in query) {
-      const { roots } = this.#visitSelect(query.SelectStmt, parent, ctes);
-      return givesRowsOneByOne(query.SelectStmt, this.#context) ? roots : [];
+  /** A query that is read like a table. Gives the uses of whose rows each row of it is one, and which columns are their keys. */
+  #visitTableQuery(query: Node, parent: Scope | undefined, ctes: VisibleCte | undefined): TableQuery {
+    if (!('SelectStmt' in query)) {
+      this.visitStatement(query, parent, ctes);
+      return NO_ROOTS;
     }
-    this.visitStatement(query, parent, ctes);
-    return [];
+    const { roots, scope } = this.#visitSelect(query.SelectStmt, parent, ctes);
+    if (!givesRowsOneByOne(query.SelectStmt, this.#context)) return NO_ROOTS;
+    return { roots, keys: keysOfQuery(query.SelectStmt, scope, roots) };
   }
 
   /** FOR UPDATE OF names are aliases of this level, which a leaf keeps. */
@@ -313,7 +311,7 @@ class KeyedAnalysis {
     const rows: RowOfValues[] = [];
     if (!insert.selectStmt || isPlainValues(insert.selectStmt)) {
       planInsert(
-        { table: slot.table, statement: insert, sql: this.#sql, nameEnd },
+        { table: slot.table, statement: insert, sql: this.#sql, nameEnd, context: this.#context },
         { edits: this.#edits, suppliedIds: this.#suppliedIds, sources: slot.sources, rows },
       );
       if (insert.selectStmt) this.visitStatement(insert.selectStmt, undefined, ctes);
@@ -381,18 +379,19 @@ class KeyedAnalysis {
       return side;
     }
     let visibleName: string | undefined;
-    let roots: readonly Slot[] = [];
+    let { roots, keys }: TableQuery = NO_ROOTS;
     if ('RangeSubselect' in node) {
       const { subquery, lateral, alias } = node.RangeSubselect;
       assert(subquery, 'a subquery in FROM has a query');
-      roots = this.#visitTableQuery(subquery, lateral ? scope : scope.parent, ctes);
+      ({ roots, keys } = this.#visitTableQuery(subquery, lateral ? scope : scope.parent, ctes));
+      if (alias?.colnames) keys = undefined;
       visibleName = alias?.aliasname;
     } else {
       // Functions, XMLTABLE, JSON_TABLE: expressions, always lateral.
       this.#visitExpressions(node, scope, ctes);
       if ('RangeFunction' in node) visibleName = node.RangeFunction.alias?.aliasname;
     }
-    const item: FromItem = { visibleName, slot: undefined };
+    const item: FromItem = { visibleName, slot: undefined, keys };
     scope.items.push(item);
     return { ...sideOf(item), roots };
   }
@@ -414,7 +413,7 @@ class KeyedAnalysis {
     // An outer join's ON filters the side that it may replace by NULLs, and a full join's ON filters neither.
     const bindLeft = join.jointype === 'JOIN_INNER' || join.jointype === 'JOIN_RIGHT';
     const bindRight = join.jointype === 'JOIN_INNER' || join.jointype === 'JOIN_LEFT';
-    const leftSlots = new Set(left.items.map((item) => item.slot));
+    const leftSlots = new Set(left.items.flatMap(slotsOf));
     this.#bind(join.quals, joinScope, (slot) => (leftSlots.has(slot) ? bindLeft : bindRight));
     for (const node of join.usingClause ?? []) {
       const column = 'String' in node ? (node.String.sval ?? '') : '';
@@ -430,7 +429,7 @@ class KeyedAnalysis {
   }
 
   #bind(condition: Node | undefined, scope: Scope, mayBind: (slot: Slot) => boolean): void {
-    const own = new Set(scope.items.map((item) => item.slot));
+    const own = new Set(scope.items.flatMap(slotsOf));
     const outcome = bindByCondition(condition, scope, (slot) => own.has(slot) && mayBind(slot));
     if (outcome.comparedWithExpression) this.#comparedWithExpression = true;
   }
@@ -466,7 +465,6 @@ class KeyedAnalysis {
 
   /** Puts the leaf in the place of the name; says where the name ends. */
   #editTableName(rangeVar: RangeVar, table: ShardedTable): number {
-    if (!rangeVar.inh) throw notUnderstood('ONLY', table, 'Leave ONLY out: the table has no children.');
     const start = rangeVar.location ?? -1;
     const parts = (rangeVar.catalogname ? 1 : 0) + (rangeVar.schemaname ? 1 : 0) + 1;
     const nameEnd =
@@ -480,6 +478,12 @@ class KeyedAnalysis {
     const alias = rangeVar.alias ? undefined : table.name;
     // `TABLE name` takes no alias.
     const before = Buffer.from(this.#sql.buffer, this.#sql.byteOffset, start).toString('latin1');
+    if (!rangeVar.inh) {
+      // It has no children, and what is put in may be no table.
+      const only = /\bonly\s+$/i.exec(before);
+      if (!only) throw notUnderstood('ONLY ( … )', table, 'Leave ONLY out: the table has no children.');
+      this.#editText(only.index, start, '');
+    }
     const command = /\btable\s+$/i.exec(before);
     if (command) this.#editText(command.index, start, 'SELECT * FROM ');
     this.#edits.push({ start, end, replacement: { kind: 'leaf', table, alias } });
@@ -578,11 +582,6 @@ function movesRows(write: TopWrite): boolean {
 function sideOf(item: FromItem): Side {
   const slots = item.slot ? [item.slot] : [];
   return { items: [item], preserved: slots, roots: slots, merged: new Set(), natural: false };
-}
-
-function visibleCte(ctes: VisibleCte | undefined, name: string): Cte | undefined {
-  for (let visible = ctes; visible; visible = visible.outer) if (visible.name === name) return visible.cte;
-  return undefined;
 }
 
 function unlessRefused<T>(make: () => T): T | undefined {

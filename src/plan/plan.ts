@@ -3,10 +3,16 @@
  * session/ (which carries plans out). All of it is immutable and cached by text, search_path and epoch.
  */
 import type { PosternError } from '../base/errors.ts';
-import type { ReferenceTable, ShardedTable } from '../catalog/map.ts';
+import type { Lookup, ReferenceTable, ShardedTable } from '../catalog/map.ts';
+import type { CopyPlacement } from './copy.ts';
+import type { DdlChange } from './ddl/change.ts';
 import type { CoalesceOption } from './door-options.ts';
+import type { ExplainPlacement } from './explain.ts';
+import type { UniqueSpec } from './lookups.ts';
+import type { PlacementOptions } from './placement-options.ts';
 import type { ReferenceWritePlacement } from './reference-write.ts';
 import type { Scatter, ScatteredPlacement } from './scatter.ts';
+import type { SequenceUse } from './sequences.ts';
 
 /** A replacement in the client's own text; offsets are UTF-8 byte offsets into the whole query string. */
 export interface Edit {
@@ -25,10 +31,13 @@ export type EditReplacement =
   /** A fresh id for `table.columns[column]`, written as a literal (simple protocol) or bound as parameter (extended). */
   | { readonly kind: 'id'; readonly idIndex: number };
 
-/** An id that the router has to supply: a sequence column that the INSERT leaves out. One per row. */
+/** An id that the router has to supply: for a sequence column that the INSERT leaves out, one per row; or for a call of VALUES. */
 export interface SuppliedId {
   readonly table: ShardedTable;
+  /** Of lastval(): empty. */
   readonly column: string;
+  /** The call that it stands for; undefined: none. */
+  readonly call?: 'nextval' | 'currval' | 'lastval';
 }
 
 /** Where the value of a shard key comes from. */
@@ -48,9 +57,17 @@ export type Placement =
   | { readonly kind: 'cursor'; readonly name: string }
   /** Home node: tables without a door, catalogs, DDL, functions. */
   | { readonly kind: 'home' }
+  /** What is in a schema that lives on this node alone. */
+  | { readonly kind: 'node'; readonly nodeId: number }
   /** Reads tables that are on every node, and no other: any node will do, and the one that the transaction is on is best. */
   | { readonly kind: 'reference' }
   | ReferenceWritePlacement
+  /** COPY of or to several buckets, or to all copies of a table. */
+  | CopyPlacement
+  /** EXPLAIN of a query: each of its nodes explains its part. */
+  | ExplainPlacement
+  /** DDL: on all nodes, in the client's transaction. */
+  | { readonly kind: 'everywhere'; readonly change: DdlChange }
   /** One bucket. Every source must hash to the same bucket of `table`; all sharded tables of the statement are colocated. */
   | {
       readonly kind: 'keyed';
@@ -100,6 +117,10 @@ export type SessionEffect =
 
 /** Functions of Postern that the router itself carries out: SELECT postern.f(...), SELECT create_distributed_table(...). */
 export type RouterCommand =
+  /** postern.reset_statements() */
+  | { readonly kind: 'resetStatements'; readonly functionName: string }
+  /** SELECT postern.resume_ddl(): completes what could not be in a transaction, and was cut short. */
+  | { readonly kind: 'resumeDdl'; readonly functionName: string }
   | {
       readonly kind: 'createShardedTable';
       /** The CREATE TABLE text without postern.* options and with its trailing clauses free for PARTITION BY. */
@@ -108,9 +129,14 @@ export type RouterCommand =
       readonly ifNotExists: boolean;
       readonly createText: string;
       readonly key: string;
-      readonly bucketCount: number | undefined;
-      /** A table as the user wrote it, or 'none'; undefined: with those of the same key type and bucket count. */
+      /** Undefined: that of the table it is colocated with, or by hash. */
+      readonly placement: PlacementOptions | undefined;
+      /** Names of the nodes of the buckets that have bounds or values, in order; undefined: in turn. */
+      readonly nodes: readonly string[] | undefined;
+      /** A table as the user wrote it, or 'none'; undefined: with those whose keys are of the same type and placed alike. */
       readonly colocateWith: string | undefined;
+      /** Unique constraints off the key, which `createText` is without; absent: none. */
+      readonly uniques?: readonly UniqueSpec[];
       readonly coalesce: CoalesceOption | undefined;
     }
   | {
@@ -118,13 +144,30 @@ export type RouterCommand =
       /** As the user wrote it: maybe qualified, maybe quoted. */
       readonly relation: string;
       readonly key: string;
-      readonly bucketCount: number | undefined;
-      /** A table as the user wrote it, or 'none'; undefined: with those of the same key type and bucket count. */
+      /** Undefined: that of the table it is colocated with, or by hash. */
+      readonly placement: PlacementOptions | undefined;
+      /** Names of the nodes of the buckets that have bounds or values, in order; undefined: in turn. */
+      readonly nodes: readonly string[] | undefined;
+      /** A table as the user wrote it, or 'none'; undefined: with those whose keys are of the same type and placed alike. */
       readonly colocateWith: string | undefined;
       /** Undefined: as the table was before. */
       readonly coalesce: CoalesceOption | undefined;
       /** The column name of the one-row, one-column void result; undefined: it was ALTER TABLE … SET, which has no result. */
       readonly functionName: string | undefined;
+    }
+  /** A unique constraint off the shard key. */
+  | {
+      readonly kind: 'addLookup';
+      readonly table: ShardedTable;
+      readonly spec: UniqueSpec;
+      readonly tag: string;
+      readonly ifNotExists: boolean;
+    }
+  | {
+      readonly kind: 'dropLookup';
+      readonly table: ShardedTable;
+      readonly lookup: Lookup;
+      readonly tag: string;
     }
   | {
       readonly kind: 'createReferenceTable';
@@ -141,19 +184,29 @@ export type RouterCommand =
       /** As of `distributeTable`. */
       readonly functionName: string | undefined;
     }
+  /** Back to one plain table on home. As of `makeReferenceTable`. */
+  | { readonly kind: 'unshardTable'; readonly relation: string; readonly functionName: string | undefined }
+  /** A key gets a bucket of its own on the node of this name. */
+  | {
+      readonly kind: 'pinTenant';
+      readonly relation: string;
+      /** The key, as text. */
+      readonly tenant: string;
+      readonly node: string;
+      readonly functionName: string;
+    }
+  /** All tables of the schema live on one node, under their own names; `node` undefined: the one with the fewest. */
+  | {
+      readonly kind: 'distributeSchema';
+      readonly schema: string;
+      readonly node: string | undefined;
+      readonly functionName: string;
+    }
+  | { readonly kind: 'undistributeSchema'; readonly schema: string; readonly functionName: string }
   | {
       readonly kind: 'dropTables';
       readonly tables: readonly (ShardedTable | ReferenceTable)[];
       readonly cascade: boolean;
-    }
-  | { readonly kind: 'truncateTables'; readonly tables: readonly ShardedTable[] }
-  /** GRANT or REVOKE; `before` and `after` are the client's text around the names of the tables. */
-  | {
-      readonly kind: 'grantOnTables';
-      readonly tables: readonly ShardedTable[];
-      readonly isGrant: boolean;
-      readonly before: string;
-      readonly after: string;
     }
   /** A table without a door, made together with its switch of write coalescing. */
   | {
@@ -180,7 +233,9 @@ export type RouterCommand =
       readonly token: string;
       /** The column that the client gets. */
       readonly functionName: string;
-    };
+    }
+  /** SELECT postern.refresh_statistics(). */
+  | { readonly kind: 'refreshStatistics'; readonly functionName: string };
 
 /** A write of one relation that may share a transaction with others, if its table allows it (execute/write-facts.ts). */
 export interface WriteFacts {
@@ -233,8 +288,12 @@ export interface StatementPlan {
   readonly readOnly: boolean;
   /** Must not be put inside a transaction block by the router: it can't run there (VACUUM, CREATE DATABASE, …) or may commit (CALL, DO). */
   readonly outsideTransaction: boolean;
-  /** Reads what an earlier statement left in its session (currval, lastval): meaningless unless the session is pinned already. */
+  /** Reads what an earlier statement left in its session: currval, lastval (session/sequences.ts). */
   readonly needsPinBefore: boolean;
+  /** It may change values of unique constraints off the shard key: what its nodes note is carried over (lookup/SPEC.md). */
+  readonly keepsLookups?: boolean;
+  /** What it does with sequences by name, if it goes to no leaf. */
+  readonly sequences?: SequenceUse | undefined;
   /** COPY … FROM STDIN / TO STDOUT. */
   readonly copy: 'in' | 'out' | undefined;
   /**

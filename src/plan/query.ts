@@ -8,12 +8,14 @@ import type { StatementFacts } from '../sql/facts.ts';
 import { type CallFacts, functionName, inspectCalls } from './calls.ts';
 import { doorFunctionOf, planDoorFunction } from './door-ddl.ts';
 import { plainTypeName } from './key-source.ts';
-import { planKeyed } from './keyed.ts';
+import { keepsLookups, refuseConflictOffKey } from './lookups.ts';
+import { planNamed } from './mesh.ts';
 import type { Placement, SessionEffect, StatementPlan } from './plan.ts';
 import { readsReferencesOnly } from './reference-read.ts';
 import { planReferenceWrite } from './reference-write.ts';
 import { notUnderstood } from './refusal.ts';
 import { type PlanContext, resolveRangeVar } from './resolve.ts';
+import { refuseCallsOnLeaves } from './sequences.ts';
 import { refuseShadowing } from './utility.ts';
 
 /** What a planner of one kind of statement says; the rest is as in `NOTHING_SPECIAL`. */
@@ -41,7 +43,7 @@ export function planSelect(select: SelectStmt, request: Request): PlanParts {
 
 /** SELECT, INSERT, UPDATE, DELETE, MERGE; also those inside EXPLAIN and DECLARE CURSOR. */
 export function planQueryNode(request: Request): PlanParts {
-  const { node, facts, context, sql, start, end } = request;
+  const { node, facts, context } = request;
   if (facts.functionCalls.some((call) => doorFunctionOf(call) !== undefined)) {
     throw notSupported('a table cannot be sharded inside another statement', 'Call the function alone.');
   }
@@ -50,12 +52,14 @@ export function planQueryNode(request: Request): PlanParts {
   const written = planReferenceWrite(request);
   if (written) return { placement: written, effects, unknownFunctions, needsPinBefore };
   const named = facts.rangeVars.find((rangeVar) => resolveRangeVar(context, rangeVar));
-  const keyed = named ? planKeyed({ node, facts, sql, start, end, context }) : undefined;
+  const keyed = named ? planNamed(request, calls) : undefined;
   const isSelect = 'SelectStmt' in node;
   if (keyed) {
     const { placement } = keyed;
     const table = placement.kind === 'keyed' || placement.kind === 'scattered' ? placement.table : undefined;
-    if (table && placement.kind === 'scattered' && (effects.length > 0 || needsPinBefore)) {
+    const copies = placement.kind === 'scattered' && placement.scatter.kind === 'copy';
+    if (table && !copies) refuseCallsOnLeaves(facts, request.sql, keyed.edits);
+    if (table && placement.kind === 'scattered' && (effects.length > 0 || (copies && needsPinBefore))) {
       const hint = 'Send it for one bucket at a time, or call the function by itself.';
       throw notUnderstood('a function that leaves state in the session', table, hint);
     }
@@ -63,7 +67,9 @@ export function planQueryNode(request: Request): PlanParts {
       throw notUnderstood('SELECT INTO', table, 'Create the table first, read the rows, then INSERT them.');
     }
     const readOnly = isSelect && onlyReads(facts, calls);
-    return { ...keyed, effects, unknownFunctions, needsPinBefore, readOnly };
+    const keeps = keepsLookups(node, facts, context);
+    if (keeps) refuseConflictOffKey(node, context);
+    return { ...keyed, effects, unknownFunctions, readOnly, ...(keeps && { keepsLookups: true }) };
   }
   const into = isSelect ? node.SelectStmt.intoClause?.rel : undefined;
   if (into) {

@@ -2,7 +2,7 @@
  * Statements about reference tables that are not queries. What would change one copy alone is refused; TRUNCATE, GRANT and REVOKE
  * are sent to all nodes in one transaction; what only reads, or locks, runs on the home node.
  */
-import type { GrantStmt, Node, RangeVar, TruncateStmt } from '@pgsql/types';
+import type { Node, RangeVar, TruncateStmt } from '@pgsql/types';
 import { notSupported } from '../base/errors.ts';
 import type { ReferenceTable } from '../catalog/map.ts';
 import { stringsOf } from '../sql/facts.ts';
@@ -128,21 +128,6 @@ export function planTruncateOfReferences(
   if (!tables || !first) return undefined;
   if (statement.behavior === 'DROP_CASCADE') {
     throw notOnReference('TRUNCATE … CASCADE', first, 'Name all the tables, or use DELETE.');
-  }
-  return { kind: 'referenceWrite', tables, locks: false, rows: undefined };
-}
-
-export function planGrantOnReferences(
-  statement: GrantStmt,
-  context: PlanContext,
-): ReferenceWritePlacement | undefined {
-  if (statement.targtype !== 'ACL_TARGET_OBJECT' || statement.objtype !== 'OBJECT_TABLE') return undefined;
-  const tables = referencesOnly(statement.is_grant ? 'GRANT' : 'REVOKE', statement.objects, context);
-  const [first] = tables ?? [];
-  if (!tables || !first) return undefined;
-  const privileges = statement.privileges ?? [];
-  if (privileges.some((node) => 'AccessPriv' in node && (node.AccessPriv.cols ?? []).length > 0)) {
-    throw notOnReference('a privilege on single columns', first, 'Give it on the table.');
   }
   return { kind: 'referenceWrite', tables, locks: false, rows: undefined };
 }

@@ -18,6 +18,7 @@ import { functionName } from './calls.ts';
 import { notOnReference, writesReferenceWithin } from './reference-refusal.ts';
 import { nameOf } from './refusal.ts';
 import { type PlanContext, resolveRangeVar, resolveReferenceVar } from './resolve.ts';
+import { columnNamesOf } from './scope.ts';
 
 /** Where a statement that writes to a reference table, or changes something of it, goes: to all nodes. */
 export interface ReferenceWritePlacement {
@@ -39,7 +40,12 @@ export interface ReferenceRows {
   readonly apply:
     | { readonly kind: 'insert' }
     /** ON CONFLICT (columns) DO UPDATE. */
-    | { readonly kind: 'upsert'; readonly conflict: readonly string[] }
+    | {
+        readonly kind: 'upsert';
+        readonly conflict: readonly string[];
+        /** Those of them that are set as well, to the value that they equal. */
+        readonly rewritten: readonly string[];
+      }
     /** By the primary key, which comes first among the columns. */
     | { readonly kind: 'update' | 'delete'; readonly keyCount: number };
 }
@@ -125,7 +131,7 @@ function planInsert(
       'Name the columns: ON CONFLICT (a, b) DO UPDATE ….',
     );
   }
-  const changed = assignedColumns(conflict.targetList);
+  const changed = assignedColumns(conflict.targetList?.filter((node) => !keepsItsValue(node)));
   if (names.some((name) => changed.includes(name))) {
     throw notOnReference(
       'ON CONFLICT … DO UPDATE of the columns that conflict',
@@ -133,7 +139,9 @@ function planInsert(
       'Change other columns only.',
     );
   }
-  const apply = { kind: 'upsert', conflict: names } as const;
+  const given = assignedColumns(conflict.targetList);
+  const rewritten = names.filter((name) => given.includes(name));
+  const apply = { kind: 'upsert', conflict: names, rewritten } as const;
   return placementOf(table, { locks: true, rows: { homeText, returning, columns, apply } });
 }
 
@@ -179,6 +187,14 @@ function withReturned(
   const alias = quoteIdentifier(target.alias?.aliasname ?? target.relname ?? '');
   const list = columns.map((column) => `${alias}.${quoteIdentifier(column.name)}`).join(', ');
   return `${text}\n${returning ? ',' : 'RETURNING'} ${list}`;
+}
+
+/** `a = excluded.a`, as tools write it for all columns: of one that conflicts, the value is there already. */
+function keepsItsValue(node: Node): boolean {
+  if (!('ResTarget' in node) || node.ResTarget.indirection) return false;
+  const { name, val } = node.ResTarget;
+  const names = val && 'ColumnRef' in val ? columnNamesOf(val.ColumnRef) : undefined;
+  return names?.length === 2 && names[0] === 'excluded' && names[1] === name;
 }
 
 /** The columns that SET gives values. */

@@ -11,6 +11,7 @@ function placeOf(text: string, path?: readonly string[]): string {
   const { placement, refusal, command } = statementOf(text, path);
   if (refusal) return `!${refusal.sqlState}`;
   if (command) return command.kind;
+  if (placement.kind === 'scattered' && placement.scatter.kind === 'mesh') return 'mesh';
   if (placement.kind !== 'referenceWrite') return placement.kind;
   const { rows, locks } = placement;
   return `${rows ? rows.apply.kind : 'as it is'}${locks ? ', locked' : ''}`;
@@ -42,14 +43,14 @@ describe('where statements about reference tables go', () => {
     ['SELECT * INTO copy FROM countries', 'home'],
     ['CREATE VIEW v AS SELECT * FROM countries', 'home'],
     ['COPY countries TO STDOUT', 'home'],
-    ['LOCK TABLE countries', 'home'],
-    ['EXPLAIN SELECT * FROM countries', 'reference'],
-    ['EXPLAIN UPDATE countries SET name = 1', 'home'],
+    ['LOCK TABLE countries', 'everywhere'],
+    ['EXPLAIN SELECT * FROM countries', 'explain'],
+    ['EXPLAIN UPDATE countries SET name = 1', 'explain'],
     // Over several buckets a reference table's rows would be there once for each of them.
-    ['SELECT * FROM countries LEFT JOIN accounts ON code = name', '!0A000'],
-    ['SELECT * FROM countries WHERE NOT EXISTS (SELECT FROM accounts WHERE name = code)', '!0A000'],
-    ['SELECT * FROM countries, LATERAL (SELECT count(*) FROM accounts WHERE name = code) a', '!0A000'],
-    ['SELECT * FROM countries UNION ALL SELECT 1, name FROM accounts', '!0A000'],
+    ['SELECT * FROM countries LEFT JOIN accounts ON code = name', 'mesh'],
+    ['SELECT * FROM countries WHERE NOT EXISTS (SELECT FROM accounts WHERE name = code)', 'mesh'],
+    ['SELECT * FROM countries, LATERAL (SELECT count(*) FROM accounts WHERE name = code) a', 'mesh'],
+    ['SELECT * FROM countries UNION ALL SELECT 1, name FROM accounts', 'mesh'],
     ['SELECT * FROM accounts LEFT JOIN countries ON code = name', 'scattered'],
     ['UPDATE accounts SET name = c.name FROM countries c', 'scattered'],
     ['DELETE FROM accounts WHERE name IN (SELECT code FROM countries)', 'scattered'],
@@ -62,7 +63,7 @@ describe('where statements about reference tables go', () => {
     ['SELECT * FROM accounts a, countries WHERE account_id = 5 FOR UPDATE OF a', 'keyed'],
     ['SELECT * FROM accounts, countries WHERE account_id = 5 FOR SHARE', 'keyed'],
     ['SELECT * FROM accounts, countries WHERE account_id = 5 FOR UPDATE', '!0A000'],
-    ['SELECT * FROM accounts, countries, single WHERE account_id = 5', '!0A000'],
+    ['SELECT * FROM accounts, countries, single WHERE account_id = 5', 'mesh'],
     ["SELECT * FROM other.events WHERE name = 'x'", 'reference'],
   ])('%s → %s', (text, expected) => {
     expect(placeOf(text)).toBe(expected);
@@ -113,27 +114,26 @@ describe('writes', () => {
     ['INSERT INTO accounts (account_id) SELECT code FROM countries', 'scattered'],
     ['MERGE INTO countries USING single ON true WHEN MATCHED THEN DELETE', '!0A000'],
     ['TRUNCATE countries, rates', 'as it is'],
-    ['TRUNCATE countries, single', '!0A000'],
-    ['TRUNCATE countries CASCADE', '!0A000'],
-    ['GRANT SELECT ON countries TO PUBLIC', 'as it is'],
-    ['REVOKE ALL ON TABLE countries, rates FROM app', 'as it is'],
-    ['GRANT SELECT ON countries, accounts TO app', '!0A000'],
-    ['GRANT SELECT (code) ON countries TO app', '!0A000'],
+    ['TRUNCATE countries, single', 'everywhere'],
+    ['TRUNCATE countries CASCADE', 'everywhere'],
+    ['GRANT SELECT ON countries TO PUBLIC', 'everywhere'],
+    ['GRANT SELECT ON countries, accounts TO app', 'everywhere'],
+    ['GRANT SELECT (code) ON countries TO app', 'everywhere'],
     ['DROP TABLE countries', 'dropTables'],
     ['DROP TABLE countries, accounts', 'dropTables'],
-    ['DROP TABLE countries, single', '!0A000'],
-    ['ALTER TABLE countries ADD COLUMN x int', '!0A000'],
-    ['ALTER TABLE countries RENAME TO lands', '!0A000'],
+    ['DROP TABLE countries, single', 'everywhere'],
+    ['ALTER TABLE countries ADD COLUMN x int', 'everywhere'],
+    ['ALTER TABLE countries RENAME TO lands', 'everywhere'],
     ['ALTER TABLE single INHERIT countries', '!0A000'],
     ['ALTER TABLE single ADD FOREIGN KEY (x) REFERENCES countries', 'home'],
     ['CREATE TABLE x (c text REFERENCES countries)', 'home'],
     ['CREATE TABLE x () INHERITS (countries)', '!0A000'],
     ['CREATE TABLE other.countries (x int)', '!0A000'],
-    ['CREATE INDEX ON countries (name)', '!0A000'],
+    ['CREATE INDEX ON countries (name)', 'everywhere'],
     ['CREATE TRIGGER t BEFORE INSERT ON countries EXECUTE FUNCTION f()', '!0A000'],
     ['DROP TRIGGER postern_guard ON public.countries', '!0A000'],
-    ['COPY countries FROM STDIN', '!0A000'],
-    ['DROP SCHEMA other CASCADE', '!0A000'],
+    ['COPY countries FROM STDIN', 'copy'],
+    ['DROP SCHEMA other CASCADE', 'everywhere'],
     [
       "CREATE TABLE s (id int, c text REFERENCES countries) WITH (postern.door = 'sharded', postern.key = 'id')",
       'createShardedTable',

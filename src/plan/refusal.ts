@@ -53,6 +53,22 @@ export function notUnderstood(what: string, table: ShardedTable, hint: string): 
   return notSupported(`${what} is not supported on sharded table ${nameOf(table)}`, hint);
 }
 
+/** A snapshot that one transaction gives to others: pg_dump with more than one job. */
+export function snapshotOfOneNode(): PosternError {
+  return notSupported(
+    'a snapshot of sharded tables cannot be given to another transaction',
+    'A snapshot is of one node. Let pg_dump run with one job (without -j).',
+  );
+}
+
+/** What lives as a whole on another node is not read through the router. */
+export function dumpWouldLack(schema: string): PosternError {
+  return notSupported(
+    `a dump would lack the tables of schema "${schema}", which lives on a node of its own`,
+    'Dump such schemas from their nodes (postern.schemas says which): pg_dump -n. Dump the rest when they are back on the home node.',
+  );
+}
+
 /** Its functions write what decides on transactions over several nodes. */
 export function commitSchemaIsPrivate(schema: string): PosternError {
   return new PosternError({

@@ -3,12 +3,36 @@
  * "The Schema Search Path").
  */
 import type { RangeVar } from '@pgsql/types';
-import type { ClusterMap, ReferenceTable, ShardedTable } from '../catalog/map.ts';
+import type { ClusterMap, ReferenceTable, ShardedTable, ShardedView } from '../catalog/map.ts';
 
 export interface PlanContext {
   readonly map: ClusterMap;
   /** Schemas in order, "$user" replaced. */
   readonly searchPath: readonly string[];
+  /** Undefined: PostgreSQL's catalogs are read as they are. */
+  readonly shown?: ShownCatalogs | undefined;
+}
+
+/** What there is in schema `postern_shown` of the home node: introspection.ts puts it into queries. */
+export interface ShownCatalogs {
+  /** Names of relations of pg_catalog. */
+  readonly relations: ReadonlySet<string>;
+  /** Those of `relations` that are tables. */
+  readonly tables: ReadonlyMap<string, ShownTable>;
+  /** Names of views of information_schema. */
+  readonly information: ReadonlySet<string>;
+  /** Names of functions of pg_catalog. */
+  readonly functions: ReadonlySet<string>;
+}
+
+/** The queries behind the views of a table, which are put in where no view may be. */
+export interface ShownTable {
+  readonly shown: string;
+  /** Has tableoid and xmin as well, which every table has and no view. They would be part of `*`. */
+  readonly shownWithSystemColumns: string;
+  /** Both without what is no part of a dump. */
+  readonly dumped: string;
+  readonly dumpedWithSystemColumns: string;
 }
 
 export function resolveTable(
@@ -29,7 +53,16 @@ export function resolveReference(
   return firstOnPath(context.map.referencesByName.get(name), context.searchPath);
 }
 
-function firstOnPath<T extends ShardedTable | ReferenceTable>(
+/** A view that reads sharded tables. */
+export function resolveView(
+  context: PlanContext,
+  { schemaname, relname = '' }: RangeVar,
+): ShardedView | undefined {
+  if (schemaname !== undefined) return context.map.views.get(schemaname)?.get(relname);
+  return firstOnPath(context.map.viewsByName.get(relname), context.searchPath);
+}
+
+function firstOnPath<T extends { readonly schema: string; readonly shadowSchemas: readonly string[] }>(
   candidates: readonly T[] | undefined,
   path: readonly string[],
 ): T | undefined {

@@ -60,6 +60,15 @@ export function rewriteQuery(
   return { text: parts.join(''), mapPosition: (position) => mapPosition(pieces, parts, position) };
 }
 
+/**
+ * From a position in a text without leaves to one in the client's, if the two differ: catalogs are put in as users should see
+ * them, and what only the router understands is left out.
+ */
+export function positionsWithoutLeaves(plan: QueryPlan): ((position: number) => number) | undefined {
+  if (!plan.statements.some(({ edits }) => edits.length > 0)) return undefined;
+  return (position) => rewriteQuery(plan, [], 'literal').mapPosition(position);
+}
+
 function cutText(plan: QueryPlan): Pieces {
   const slice = byteSlicer(plan.text);
   const pieces: Piece[] = [];

@@ -6,7 +6,8 @@
 import type { Node, UpdateStmt } from '@pgsql/types';
 import type { ShardedTable } from '../catalog/map.ts';
 import { BYTE, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
-import type { Edit, KeySource } from './plan.ts';
+import type { KeyScope } from './key-limits.ts';
+import type { Edit } from './plan.ts';
 import { notUnderstood } from './refusal.ts';
 import type { ScatterMove } from './scatter.ts';
 import { cutText, type TextPart, textPart } from './scatter-text.ts';
@@ -35,7 +36,7 @@ interface Clauses {
 export function planMove(
   { sql, end, edits }: MoveRequest,
   { slot, update, nameEnd }: MoveWrite,
-  keys: readonly KeySource[] | undefined,
+  keys: KeyScope,
 ): ScatterMove {
   const { table } = slot;
   refuse(update, table);
@@ -72,6 +73,11 @@ export function planMove(
 
 function refuse(update: UpdateStmt, table: ShardedTable): void {
   const hint = 'DELETE the rows and INSERT them, in a transaction.';
+  if (table.cascades) {
+    const why =
+      'A foreign key would take the rows that reference it along: INSERT the new rows, move those, and DELETE the old ones.';
+    throw notUnderstood('an UPDATE of the shard key', table, why);
+  }
   if (update.withClause) throw notUnderstood('WITH in an UPDATE that sets the shard key', table, hint);
   if (update.fromClause && update.returningClause)
     throw notUnderstood('FROM together with RETURNING in an UPDATE that sets the shard key', table, hint);

@@ -206,6 +206,8 @@ function orderItems(input: MergeInput, clauses: Clauses, options: OrderOptions):
       // The name of a column of the result comes before that of a column of a table.
       const expression: readonly FinalPart[] | undefined =
         target >= 0 ? undefined : lenient(() => options.expression(node, range));
+      if (target < 0 && !expression && !mayBeNamed(select, name[0]!))
+        throw cannotMerge('ORDER BY a column that is not in the result', 'Order by columns of the result.');
       return { name: name[0], position: target >= 0 ? target : undefined, expression, suffix };
     }
     if (target >= 0) return { ...none, position: target };
@@ -213,6 +215,17 @@ function orderItems(input: MergeInput, clauses: Clauses, options: OrderOptions):
     if (!expression)
       throw cannotMerge('ORDER BY something that DISTINCT removes', 'Order by columns of the result.');
     return { name: undefined, position: undefined, expression, suffix };
+  });
+}
+
+/** May a column of the result have this name, as far as the text tells? */
+function mayBeNamed({ targetList = [] }: SelectStmt, name: string): boolean {
+  return targetList.some((node) => {
+    if (!('ResTarget' in node)) return true;
+    if (node.ResTarget.name !== undefined) return node.ResTarget.name === name;
+    const { val } = node.ResTarget;
+    const names = val && 'ColumnRef' in val ? columnNamesOf(val.ColumnRef) : undefined;
+    return names === undefined || names.at(-1) === name;
   });
 }
 

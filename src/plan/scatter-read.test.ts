@@ -1,9 +1,15 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { statementOf } from '../../test/support/example-map.ts';
 import { loadParser } from '../sql/parser.ts';
+import type { KeyScope } from './key-limits.ts';
 import type { ScatterRead } from './scatter-read.ts';
 
 beforeAll(loadParser);
+
+function keysText(keys: KeyScope): string | undefined {
+  if (!keys) return undefined;
+  return 'limits' in keys ? `within ${keys.limits.length} limits` : `of ${keys.length} keys`;
+}
 
 function readOf(text: string): ScatterRead | undefined {
   const { placement } = statementOf(text);
@@ -13,13 +19,14 @@ function readOf(text: string): ScatterRead | undefined {
   return read?.kind === 'read' ? read : undefined;
 }
 
-/** `node rows`, `bucket`, `0A000`: the unit, and what is merged. */
+/** `node rows`, `bucket`, `mesh`, `0A000`: the unit, and what is merged. */
 function shapeOf(text: string): string {
   const { refusal, placement } = statementOf(text);
   if (refusal) return refusal.sqlState;
   const read = readOf(text);
+  if (placement.kind === 'scattered' && placement.scatter.kind === 'mesh') return 'mesh';
   if (!read) return placement.kind;
-  return [read.unit, read.merge?.kind, read.keys && `of ${read.keys.length} keys`].filter(Boolean).join(' ');
+  return [read.unit, read.merge?.kind, keysText(read.keys)].filter(Boolean).join(' ');
 }
 
 describe.each<[string, [string, string][]]>([
@@ -78,28 +85,28 @@ describe.each<[string, [string, string][]]>([
   [
     'no way to find the parts',
     [
-      ['SELECT * FROM events e, accounts a', '0A000'],
-      ['SELECT * FROM events e JOIN accounts a ON a.name = e.payload', '0A000'],
-      ['SELECT * FROM events e JOIN users u ON u.name = e.payload WHERE e.account_id = 5', '0A000'],
-      ['SELECT * FROM events e FULL JOIN accounts a USING (account_id)', '0A000'],
-      ['SELECT * FROM generate_series(1, 9) g LEFT JOIN events e ON e.account_id = g', '0A000'],
-      ['SELECT * FROM events WHERE id IN (SELECT id FROM users)', '0A000'],
-      ['SELECT * FROM events WHERE id = (SELECT max(id) FROM events)', '0A000'],
-      ['SELECT (SELECT count(*) FROM events)', '0A000'],
-      ['SELECT * FROM (SELECT id FROM events LIMIT 5) q', '0A000'],
-      ['SELECT * FROM (SELECT id FROM events ORDER BY id) q LIMIT 5', '0A000'],
-      ['SELECT * FROM (SELECT DISTINCT payload FROM events) q', '0A000'],
-      ['SELECT * FROM (SELECT payload, count(*) FROM events GROUP BY 1) q', '0A000'],
-      ['SELECT * FROM (SELECT row_number() OVER () FROM events) q', '0A000'],
-      ['SELECT * FROM (SELECT id FROM events UNION ALL SELECT id FROM users) q', '0A000'],
-      ['WITH q AS (SELECT id FROM events) SELECT * FROM q a JOIN q b USING (id)', '0A000'],
-      ['WITH q AS (SELECT id FROM events) SELECT 1', '0A000'],
-      ['WITH q AS (SELECT count(*) FROM events) SELECT * FROM q', '0A000'],
-      ['WITH RECURSIVE r AS (SELECT id FROM events UNION SELECT id FROM r) SELECT * FROM r', '0A000'],
+      ['SELECT * FROM events e, accounts a', 'mesh'],
+      ['SELECT * FROM events e JOIN accounts a ON a.name = e.payload', 'mesh'],
+      ['SELECT * FROM events e JOIN users u ON u.name = e.payload WHERE e.account_id = 5', 'mesh'],
+      ['SELECT * FROM events e FULL JOIN accounts a USING (account_id)', 'mesh'],
+      ['SELECT * FROM generate_series(1, 9) g LEFT JOIN events e ON e.account_id = g', 'mesh'],
+      ['SELECT * FROM events WHERE id IN (SELECT id FROM users)', 'mesh'],
+      ['SELECT * FROM events WHERE id = (SELECT max(id) FROM events)', 'mesh'],
+      ['SELECT (SELECT count(*) FROM events)', 'mesh'],
+      ['SELECT * FROM (SELECT id FROM events LIMIT 5) q', 'mesh'],
+      ['SELECT * FROM (SELECT id FROM events ORDER BY id) q LIMIT 5', 'mesh'],
+      ['SELECT * FROM (SELECT DISTINCT payload FROM events) q', 'mesh'],
+      ['SELECT * FROM (SELECT payload, count(*) FROM events GROUP BY 1) q', 'mesh'],
+      ['SELECT * FROM (SELECT row_number() OVER () FROM events) q', 'mesh'],
+      ['SELECT * FROM (SELECT id FROM events UNION ALL SELECT id FROM users) q', 'mesh'],
+      ['WITH q AS (SELECT id FROM events) SELECT * FROM q a JOIN q b USING (id)', 'mesh'],
+      ['WITH q AS (SELECT id FROM events) SELECT 1', 'mesh'],
+      ['WITH q AS (SELECT count(*) FROM events) SELECT * FROM q', 'mesh'],
+      ['WITH RECURSIVE r AS (SELECT id FROM events UNION SELECT id FROM r) SELECT * FROM r', 'mesh'],
       ['WITH w AS (DELETE FROM users WHERE id = 1) SELECT * FROM events', '0A000'],
-      ['SELECT id FROM events UNION SELECT id FROM users', '0A000'],
-      ['SELECT * FROM events, elsewhere', '0A000'],
-      ['SELECT * FROM events e, docs d WHERE d.slug = e.payload', '0A000'],
+      ['SELECT id FROM events UNION SELECT id FROM users', 'mesh'],
+      ['SELECT * FROM events, elsewhere', 'mesh'],
+      ['SELECT * FROM events e, docs d WHERE d.slug = e.payload', 'mesh'],
     ],
   ],
   [
@@ -107,32 +114,32 @@ describe.each<[string, [string, string][]]>([
     [
       ['SELECT ctid FROM events', '0A000'],
       ['SELECT tableoid::regclass, e.* FROM events e', '0A000'],
-      ['SELECT e FROM events e', '0A000'],
-      ['SELECT row_to_json(events) FROM events', '0A000'],
-      ['SELECT (events).id FROM events', '0A000'],
-      ['SELECT count(DISTINCT id) FROM events', '0A000'],
-      ['SELECT string_agg(payload, $1) FROM events', '0A000'],
-      ['SELECT array_agg(id ORDER BY id) FROM events', '0A000'],
-      ['SELECT stddev(id) FROM events', '0A000'],
-      ['SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY id) FROM events', '0A000'],
-      ['SELECT JSON_ARRAYAGG(id) FROM events', '0A000'],
-      ['SELECT id, count(*) FROM events GROUP BY payload', '0A000'],
-      ['SELECT count(*), (SELECT 1) FROM events', '0A000'],
-      ['SELECT (payload || id) || id, count(*) FROM events GROUP BY payload || id', '0A000'],
-      ['SELECT count(*) FROM events GROUP BY ROLLUP (payload)', '0A000'],
-      ['SELECT count(*) OVER () FROM events', '0A000'],
-      ['SELECT rank() OVER w FROM events WINDOW w AS (PARTITION BY account_id)', '0A000'],
-      ['SELECT DISTINCT ON (payload) id FROM events', '0A000'],
-      ['SELECT DISTINCT payload FROM events ORDER BY lower(payload)', '0A000'],
-      ['SELECT id FROM events ORDER BY id FETCH FIRST 3 ROWS WITH TIES', '0A000'],
-      ['SELECT id FROM events ORDER BY id USING <', '0A000'],
-      ['SELECT id FROM events LIMIT random() * 3', '0A000'],
-      ['SELECT id FROM events LIMIT (SELECT 3)', '0A000'],
+      ['SELECT e FROM events e', 'mesh'],
+      ['SELECT row_to_json(events) FROM events', 'mesh'],
+      ['SELECT (events).id FROM events', 'mesh'],
+      ['SELECT count(DISTINCT id) FROM events', 'mesh'],
+      ['SELECT string_agg(payload, $1) FROM events', 'mesh'],
+      ['SELECT array_agg(id ORDER BY id) FROM events', 'mesh'],
+      ['SELECT stddev(id) FROM events', 'mesh'],
+      ['SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY id) FROM events', 'mesh'],
+      ['SELECT JSON_ARRAYAGG(id) FROM events', 'mesh'],
+      ['SELECT id, count(*) FROM events GROUP BY payload', 'mesh'],
+      ['SELECT count(*), (SELECT 1) FROM events', 'mesh'],
+      ['SELECT (payload || id) || id, count(*) FROM events GROUP BY payload || id', 'mesh'],
+      ['SELECT count(*) FROM events GROUP BY ROLLUP (payload)', 'mesh'],
+      ['SELECT count(*) OVER () FROM events', 'mesh'],
+      ['SELECT rank() OVER w FROM events WINDOW w AS (PARTITION BY account_id)', 'mesh'],
+      ['SELECT DISTINCT ON (payload) id FROM events', 'mesh'],
+      ['SELECT DISTINCT payload FROM events ORDER BY lower(payload)', 'mesh'],
+      ['SELECT id FROM events ORDER BY id FETCH FIRST 3 ROWS WITH TIES', 'mesh'],
+      ['SELECT id FROM events ORDER BY id USING <', 'mesh'],
+      ['SELECT id FROM events LIMIT random() * 3', 'mesh'],
+      ['SELECT id FROM events LIMIT (SELECT 3)', 'mesh'],
       ['SELECT id FROM events ORDER BY id FOR UPDATE', '0A000'],
       ['SELECT id FROM events LIMIT 1 FOR SHARE', '0A000'],
-      ['SELECT count(*), random() FROM events', '0A000'],
-      ['SELECT payload, count(*) FROM events GROUP BY payload, random()', '0A000'],
-      ['SELECT mine(id) FROM events', '0A000'],
+      ['SELECT count(*), random() FROM events', 'mesh'],
+      ['SELECT payload, count(*) FROM events GROUP BY payload, random()', 'mesh'],
+      ['SELECT mine(id) FROM events', 'mesh'],
       ['SELECT nextval($1), id FROM events', '0A000'],
       ['SELECT pg_backend_pid(), id FROM events', '0A000'],
       ['SELECT CURRENT_CATALOG, id FROM events', '0A000'],
@@ -140,8 +147,7 @@ describe.each<[string, [string, string][]]>([
       ["SELECT set_config('a.b', payload, false) FROM events", '0A000'],
       ['SELECT * FROM events TABLESAMPLE system (10)', '0A000'],
       ['SELECT id INTO other FROM events', '0A000'],
-      ['EXPLAIN SELECT * FROM events', '0A000'],
-      ['DECLARE c CURSOR FOR SELECT * FROM events', '0A000'],
+      ['DECLARE c CURSOR FOR SELECT * FROM events', 'mesh'],
     ],
   ],
 ])('%s', (_, cases) => {
@@ -152,21 +158,23 @@ describe.each<[string, [string, string][]]>([
 
 test('every refusal says what else to do', () => {
   for (const text of [
-    'SELECT count(DISTINCT id) FROM events',
     'SELECT ctid FROM events',
-    'SELECT * FROM events e, accounts a',
+    'SELECT pg_backend_pid(), id FROM events',
+    'SELECT * FROM events e, accounts a FOR UPDATE',
   ])
     expect(statementOf(text).refusal?.hint).toBeTruthy();
 });
 
 test('keys in one bucket are one statement still, however they are merged otherwise', () => {
   const { placement } = statementOf('SELECT string_agg(payload, $1) FROM events WHERE account_id IN (1, 2)');
-  expect(placement).toMatchObject({ kind: 'keyed', several: undefined });
+  expect(placement).toMatchObject({ kind: 'keyed', several: { kind: 'mesh' } });
 });
 
 test('with pg_catalog behind other schemas, names of functions may mean others', () => {
-  expect(statementOf('SELECT count(*) FROM public.events', ['public', 'pg_catalog']).refusal?.sqlState).toBe(
-    '0A000',
-  );
-  expect(statementOf('SELECT count(*) FROM public.events', ['pg_catalog', 'public']).refusal).toBeUndefined();
+  const scatterOf = (path: readonly string[]) => {
+    const { placement } = statementOf('SELECT count(*) FROM public.events', path);
+    return placement.kind === 'scattered' ? placement.scatter.kind : placement.kind;
+  };
+  expect(scatterOf(['public', 'pg_catalog'])).toBe('mesh');
+  expect(scatterOf(['pg_catalog', 'public'])).toBe('read');
 });

@@ -14,8 +14,9 @@ import { notSupported, type PosternError } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
 import { collectFacts, type StatementFacts } from '../sql/facts.ts';
 import { functionName, inspectCalls } from './calls.ts';
+import { type KeyScope, keyScopeOf } from './key-limits.ts';
 import { mayAggregateOuter } from './outer-aggregates.ts';
-import type { Edit, KeySource } from './plan.ts';
+import type { Edit } from './plan.ts';
 import { nameOf } from './refusal.ts';
 import type { PlanContext } from './resolve.ts';
 import { isAggregateCall, VOLATILE_FUNCTIONS } from './scatter-read-calls.ts';
@@ -27,8 +28,7 @@ import { columnNamesOf, keyReferenceOf, type Scope, type Slot } from './scope.ts
 /** A SELECT over several buckets. */
 export interface ScatterRead {
   readonly kind: 'read';
-  /** The buckets of these keys; undefined: all buckets of the table. */
-  readonly keys: readonly KeySource[] | undefined;
+  readonly keys: KeyScope;
   /** Each piece reads a bucket's leaves, or all leaves of a node in place of the only table. */
   readonly unit: 'bucket' | 'node';
   /** The whole statement. */
@@ -77,7 +77,7 @@ export function planScatterRead(input: ScatterReadInput): ScatterRead {
   refuseForms(input);
   refuseCalls(input, isPlain(select, facts));
   refuseColumns(input);
-  const keys = keysOf(root);
+  const keys = keyScopeOf(root);
   const own = collectFacts({ SelectStmt: ownPart(select) });
   const windows = own.functionCalls.filter((call) => call.over !== undefined);
   const hasAggregates =
@@ -183,12 +183,6 @@ function equalTo(slot: Slot): Set<Slot> {
   const seen = new Set<Slot>([slot]);
   for (const current of seen) for (const next of current.equalTo) seen.add(next);
   return seen;
-}
-
-/** The values that the root's key must be among, if any are given. */
-function keysOf(root: Slot): readonly KeySource[] | undefined {
-  for (const slot of equalTo(root)) if (slot.sources.length > 0) return slot.sources;
-  return undefined;
 }
 
 function refuseForms({ select, facts }: ScatterReadInput): void {

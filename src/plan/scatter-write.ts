@@ -12,8 +12,9 @@ import { type StatementFacts, stringsOf } from '../sql/facts.ts';
 import { BYTE, isPunctuation, keywordOf, nextToken } from '../sql/scanner.ts';
 import { afterColumns } from './insert.ts';
 import type { InsertSelect } from './insert-select.ts';
+import { keyScopeOf } from './key-limits.ts';
 import type { NewKey } from './key-update.ts';
-import type { Edit, KeySource } from './plan.ts';
+import type { Edit } from './plan.ts';
 import { notLinked, notUnderstood } from './refusal.ts';
 import type { RowOfValues, Scatter, ScatterRows } from './scatter.ts';
 import { planMove } from './scatter-move.ts';
@@ -102,16 +103,6 @@ function reaches(from: Slot, root: Slot): boolean {
   return false;
 }
 
-/** The values that the root's key is among; undefined: any. */
-function keysOf(root: Slot): readonly KeySource[] | undefined {
-  const seen = new Set<Slot>([root]);
-  for (const current of seen) {
-    if (current.sources.length > 0) return current.sources;
-    for (const next of current.equalTo) seen.add(next);
-  }
-  return undefined;
-}
-
 function planInPlace(
   request: ScatterRequest,
   write: Extract<TopWrite, { kind: 'update' | 'delete' }>,
@@ -121,7 +112,7 @@ function planInPlace(
   if (usesHome) return undefined;
   const unlinked = firstUnlinked(slots, slot);
   if (unlinked) throw notLinked(slot.table, unlinked.table, unlinked.keyName);
-  const keys = keysOf(slot);
+  const keys = keyScopeOf(slot);
   if (write.kind === 'update' && write.setsKey) return planMove(request, write, keys);
   return { kind: 'leaves', keys };
 }
@@ -143,7 +134,7 @@ type WriteOfSelect = Extract<TopWrite, { kind: 'insertSelect' }>;
 
 function planInsertSelect(request: ScatterRequest, write: WriteOfSelect): Scatter | undefined {
   const { keySlot } = write;
-  if (keySlot && staysInBucket(request, write, keySlot)) return { kind: 'leaves', keys: keysOf(keySlot) };
+  if (keySlot && staysInBucket(request, write, keySlot)) return { kind: 'leaves', keys: keyScopeOf(keySlot) };
   // All keys are of one bucket, or the statement is refused.
   if (!request.refusal) return undefined;
   return planCopy(request, write);
@@ -172,7 +163,7 @@ function planCopy(request: ScatterRequest, write: WriteOfSelect): Scatter {
   const { insert, slot, nameEnd } = write;
   const { table } = slot;
   const bytes = Buffer.from(sql.buffer, sql.byteOffset, sql.length);
-  const from = startOfQuery(request, afterColumns({ table, statement: insert, sql, nameEnd }), table);
+  const from = startOfQuery(request, afterColumns({ statement: insert, sql, nameEnd }), table);
   const to = endOfQuery(request, insert, from);
   let sourceText = bytes.toString('utf8', from, to);
   let sourceAt: number | undefined = characterAt(bytes.toString('utf8'), from) - 1;

@@ -6,11 +6,13 @@
  * all rows; where that can't be told from the text, it is refused.
  */
 import type { ShardedTable } from '../catalog/map.ts';
+import type { KeyScope } from './key-limits.ts';
+import type { ScatterMesh } from './mesh.ts';
 import type { KeySource } from './plan.ts';
 import type { ScatterRead } from './scatter-read.ts';
 import type { TextPart } from './scatter-text.ts';
 
-export type Scatter = ScatterLeaves | ScatterRows | ScatterCopy | ScatterMove | ScatterRead;
+export type Scatter = ScatterLeaves | ScatterRows | ScatterCopy | ScatterMove | ScatterRead | ScatterMesh;
 
 /**
  * The whole statement, once for each bucket, with that bucket's leaves put in by the plan's edits: results concatenated,
@@ -18,8 +20,7 @@ export type Scatter = ScatterLeaves | ScatterRows | ScatterCopy | ScatterMove | 
  */
 export interface ScatterLeaves {
   readonly kind: 'leaves';
-  /** The buckets of these keys; undefined: all buckets of the table. */
-  readonly keys: readonly KeySource[] | undefined;
+  readonly keys: KeyScope;
 }
 
 /** INSERT … VALUES: for each bucket an INSERT of the rows that belong there. */
@@ -54,8 +55,7 @@ export interface ScatterCopy {
 /** An UPDATE that sets the shard key: rows are deleted where they are, and inserted where they belong. */
 export interface ScatterMove {
   readonly kind: 'move';
-  /** The buckets of these keys; undefined: all buckets of the table. */
-  readonly keys: readonly KeySource[] | undefined;
+  readonly keys: KeyScope;
   /** DELETE … WHERE; what it returns is the rows as they are to be, column by column. */
   readonly source: readonly TextPart[];
   /** What columns are called there. */

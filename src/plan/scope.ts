@@ -5,8 +5,9 @@
  * Invariant: a reference is resolved only when every reading of it that PostgreSQL accepts is this one. A name that a
  * sharded table and an unknown item both have is ambiguous to PostgreSQL too, unless USING or NATURAL has merged them.
  */
-import type { ColumnRef, Node, RangeVar } from '@pgsql/types';
+import type { ColumnRef, Node, RangeVar, SelectStmt } from '@pgsql/types';
 import type { ShardedTable } from '../catalog/map.ts';
+import type { KeyLimit } from './key-limits.ts';
 import type { KeySource } from './plan.ts';
 
 /** One use of a sharded table in a statement. */
@@ -20,6 +21,8 @@ export interface Slot {
   /** What the shard key is called here. */
   readonly keyName: string;
   readonly sources: KeySource[];
+  /** Of a table that is sharded by range. */
+  readonly limits: KeyLimit[];
   /** Slots whose key this one's key equals: it is bound if one of them is. */
   readonly equalTo: Slot[];
 }
@@ -28,6 +31,40 @@ export interface FromItem {
   readonly visibleName: string | undefined;
   /** Undefined: a subquery, function, CTE or table whose columns are not known. */
   readonly slot: Slot | undefined;
+  /** Of a subquery: its columns that are the shard keys of uses inside, of each of which every row of it has one row. */
+  readonly keys?: KeyColumns | undefined;
+}
+
+type KeyColumns = ReadonlyMap<string, Slot>;
+
+/** A query that is read like a table. */
+export interface TableQuery {
+  /** Uses of sharded tables, of whose rows each row of it is one. */
+  readonly roots: readonly Slot[];
+  readonly keys: KeyColumns | undefined;
+}
+
+export const NO_ROOTS: TableQuery = { roots: [], keys: undefined };
+
+/** The uses that a condition on the item's columns may bind. */
+export function slotsOf({ slot, keys }: FromItem): readonly Slot[] {
+  return slot ? [slot] : [...(keys?.values() ?? [])];
+}
+
+/** The columns of a query that gives rows one by one: those that are the key of one of `roots`, by the names that they have outside. */
+export function keysOfQuery(select: SelectStmt, scope: Scope, roots: readonly Slot[]): KeyColumns {
+  const keys = new Map<string, Slot>();
+  for (const node of select.targetList ?? []) {
+    if (!('ResTarget' in node)) continue;
+    const { name, val } = node.ResTarget;
+    const reference = keyReferenceOf(val, scope);
+    const [slot] = reference?.slots ?? [];
+    if (!slot || reference?.merged || !roots.includes(slot)) continue;
+    const written = val && 'ColumnRef' in val ? columnNamesOf(val.ColumnRef)?.at(-1) : undefined;
+    const column = name ?? written;
+    if (column !== undefined) keys.set(column, slot);
+  }
+  return keys;
 }
 
 export interface Scope {
@@ -56,6 +93,7 @@ export function newSlot(table: ShardedTable, rangeVar: RangeVar): Slot {
     columnNames,
     keyName: columnNames[keyIndex] ?? table.keyColumn,
     sources: [],
+    limits: [],
     equalTo: [],
   };
 }
@@ -74,24 +112,27 @@ export function keyReferenceOf(node: Node | undefined, scope: Scope): KeyReferen
   const column = names.at(-1)!;
   if (names.length === 1) return unqualifiedKey(column, scope);
   const item = findItem(scope, names);
-  if (!item?.slot || item.slot.keyName !== column) return undefined;
-  return { slots: [item.slot], merged: false };
+  const slot = item && keySlot(item, column);
+  return slot && { slots: [slot], merged: false };
 }
 
 function unqualifiedKey(column: string, from: Scope): KeyReference | undefined {
   for (let scope: Scope | undefined = from; scope; scope = scope.parent) {
-    const owners: Slot[] = [];
-    for (const item of scope.items) {
-      if (item.slot?.columnNames.includes(column)) owners.push(item.slot);
-    }
+    const owners = scope.items.filter(
+      ({ slot, keys }) => slot?.columnNames.includes(column) || keys?.has(column),
+    );
     if (owners.length > 0) {
-      const slots = owners.filter((slot) => slot.keyName === column);
+      const slots = owners.flatMap((item) => keySlot(item, column) ?? []);
       return { slots, merged: owners.length > 1 || scope.natural || scope.merged.has(column) };
     }
     // An unknown item may have the column, and then it does not mean the outer query's.
     if (scope.items.some((item) => item.slot === undefined)) return undefined;
   }
   return undefined;
+}
+
+function keySlot({ slot, keys }: FromItem, column: string): Slot | undefined {
+  return slot ? (slot.keyName === column ? slot : undefined) : keys?.get(column);
 }
 
 /** The item that `[schema.]name.column` refers to: the nearest one that the name can mean. */

@@ -7,27 +7,26 @@ import type {
   CreateStmt,
   CreateTableAsStmt,
   ExplainStmt,
-  GrantStmt,
   Node,
   RangeVar,
   RenameStmt,
 } from '@pgsql/types';
-import { collectFacts } from '../sql/facts.ts';
 import { functionName, inspectCalls } from './calls.ts';
+import { planCopy } from './copy.ts';
+import { planDdlOverNodes } from './ddl/ddl.ts';
 import { planAlterDoor, planDoorTable } from './door-ddl.ts';
+import { posternOptions, readDoorOptions } from './door-options.ts';
+import { planLock } from './lock-table.ts';
+import { planCursorOverNodes } from './mesh.ts';
 import type { SessionEffect } from './plan.ts';
 import { ANYWHERE, creationEffects, type PlanParts, planQueryNode, type Request } from './query.ts';
-import { planGrantOnReferences, planTruncateOfReferences, refuseChangeOfReference } from './reference-ddl.ts';
-import type { ReferenceWritePlacement } from './reference-write.ts';
+import { planTruncateOfReferences, refuseChangeOfReference } from './reference-ddl.ts';
 import { notUnderstood } from './refusal.ts';
 import { planDiscard, planSet } from './settings.ts';
 import {
   planDrop,
-  planGrant,
-  planTruncate,
   refuseIfAnySharded,
   refuseName,
-  refuseSchema,
   refuseShadowing,
   refuseShardedBody,
   refuseShardedNames,
@@ -83,7 +82,9 @@ function planQueryCarrier(request: Request): PlanParts | undefined {
   if ('DeclareCursorStmt' in node) {
     const { query, options, portalname = '' } = node.DeclareCursorStmt;
     if (!query) return undefined;
-    const parts = ofOneBucket(planQueryNode({ ...request, node: query }), 'DECLARE CURSOR');
+    const inner = { ...request, node: query };
+    const read = planCursorOverNodes(planQueryNode(inner), inner, inspectCalls(facts.functionCalls), options);
+    const parts = read.isOverNodes ? read.parts : ofOneBucket(read.parts, 'DECLARE CURSOR');
     const hold = ((options ?? 0) & CURSOR_OPT_HOLD) !== 0;
     const effects: SessionEffect[] = [...(parts.effects ?? [])];
     if (hold) effects.push({ kind: 'pin', reason: 'cursor WITH HOLD' });
@@ -104,8 +105,8 @@ function planQueryCarrier(request: Request): PlanParts | undefined {
     return { ...parts, effects: [...parts.effects, { kind: 'sqlPrepare' }] };
   }
   if ('CopyStmt' in node) {
-    refuseShardedNames('CopyStmt', facts, context, undefined);
-    refuseChangeOfReference(node, context);
+    const copy = planCopy({ ...request, node });
+    if (copy) return copy;
     return { ...calls(), copy: copyDirection(node.CopyStmt) };
   }
   if ('CallStmt' in node) {
@@ -123,18 +124,12 @@ function planQueryCarrier(request: Request): PlanParts | undefined {
   return undefined;
 }
 
+/** Of anything but a query; for those see explain.ts. */
 function planExplain(statement: ExplainStmt, request: Request): PlanParts {
   const inner = statement.query;
-  const isQuery =
-    inner && ['SelectStmt', 'InsertStmt', 'UpdateStmt', 'DeleteStmt'].some((kind) => kind in inner);
   const runs = (statement.options ?? []).some(
     (node) => 'DefElem' in node && node.DefElem.defname === 'analyze',
   );
-  if (isQuery) {
-    const parts = ofOneBucket(planQueryNode({ ...request, node: inner }), 'EXPLAIN');
-    if (runs) return { ...parts, readOnly: false };
-    return { ...parts, effects: [], needsPinBefore: false, unknownFunctions: [], readOnly: true };
-  }
   refuseShardedNames('ExplainStmt', request.facts, request.context, undefined);
   if (inner && 'ExecuteStmt' in inner) return { effects: [{ kind: 'sqlPrepare' }] };
   return { effects: runs ? DDL : [], readOnly: !runs };
@@ -165,26 +160,24 @@ function planCreateAs(statement: CreateTableAsStmt, { facts, context }: Request)
 
 function planDdl(request: Request): PlanParts {
   const { node, facts, context, sql } = request;
-  const references = planOnReferences(request);
-  if (references) return references;
   if ('CreateStmt' in node) return planCreateTable(node.CreateStmt, request);
   if ('AlterTableStmt' in node) {
     const command = planAlterDoor(node.AlterTableStmt, sql, context);
     if (command) return { command, effects: DDL };
   }
+  const overNodes = planDdlOverNodes(request);
+  if (overNodes) return overNodes;
   if ('DropStmt' in node) {
     refuseChangeOfReference(node, context);
     const command = planDrop(node.DropStmt, facts, context);
     return { command, effects: DDL, outsideTransaction: node.DropStmt.concurrent === true };
   }
   if ('TruncateStmt' in node) {
-    const command = planTruncate(node.TruncateStmt, context);
-    return command ? { command, effects: DDL } : {};
+    const placement = planTruncateOfReferences(node.TruncateStmt, context);
+    return placement ? { placement } : {};
   }
-  if ('GrantStmt' in node) {
-    const command = planGrant(node.GrantStmt, request);
-    if (command) return { command, effects: DDL };
-  }
+  const lock = 'LockStmt' in node ? planLock(node.LockStmt, request) : undefined;
+  if (lock) return lock;
   refuseChangeOfReference(node, context);
   const [kind] = Object.keys(node);
   const created = createdRelation(node);
@@ -196,17 +189,12 @@ function planDdl(request: Request): PlanParts {
   return { effects: created ? creationEffects(created) : DDL };
 }
 
-/** What is done to all copies of reference tables in one transaction. */
-function planOnReferences({ node, context }: Request): PlanParts | undefined {
-  let placement: ReferenceWritePlacement | undefined;
-  if ('TruncateStmt' in node) placement = planTruncateOfReferences(node.TruncateStmt, context);
-  else if ('GrantStmt' in node) placement = planGrantOnReferences(node.GrantStmt, context);
-  return placement && { placement };
-}
-
 function planCreateTable(statement: CreateStmt, { facts, context, sql, start, end }: Request): PlanParts {
   const created = statement.relation;
-  refuseShardedNames('CreateStmt', facts, context, created);
+  // What a sharded table references is judged where it is made.
+  const referenced = isSharded(statement) ? referencedBy(statement) : [];
+  const others = facts.rangeVars.filter((rangeVar) => !referenced.includes(rangeVar));
+  refuseShardedNames('CreateStmt', { ...facts, rangeVars: others }, context, created);
   refuseChangeOfReference({ CreateStmt: statement }, context);
   const door = planDoorTable(statement, sql, { start, end }, context);
   if (door?.command?.kind === 'createShardedTable') return { command: door.command, effects: DDL };
@@ -214,6 +202,21 @@ function planCreateTable(statement: CreateStmt, { facts, context, sql, start, en
   refuseShadowing(created, context);
   if (door?.command) return { command: door.command, effects: DDL };
   return { effects: creationEffects(created), edits: door?.edits ?? [] };
+}
+
+function isSharded({ options }: CreateStmt): boolean {
+  const own = posternOptions(options);
+  return own.length > 0 && readDoorOptions(own).door === 'sharded';
+}
+
+/** The tables of its foreign keys. */
+function referencedBy({ tableElts }: CreateStmt): RangeVar[] {
+  return (tableElts ?? []).flatMap((element) => {
+    const constraints = 'ColumnDef' in element ? (element.ColumnDef.constraints ?? []) : [element];
+    return constraints.flatMap((one) =>
+      'Constraint' in one && one.Constraint.pktable ? [one.Constraint.pktable] : [],
+    );
+  });
 }
 
 /** The relation that the statement makes, for the kinds that make one. */
@@ -230,12 +233,7 @@ function refuseByKind({ node, facts, context }: Request): void {
   else if ('RenameStmt' in node) refuseRename(node.RenameStmt, { facts, context });
   else if ('AlterObjectSchemaStmt' in node) {
     refuseName(node.AlterObjectSchemaStmt.relation?.relname ?? '', context);
-  } else if ('CreateSchemaStmt' in node) {
-    for (const element of node.CreateSchemaStmt.schemaElts ?? []) {
-      for (const rangeVar of collectFacts(element).rangeVars) refuseName(rangeVar.relname ?? '', context);
-    }
-  } else if ('GrantStmt' in node) refuseGrant(node.GrantStmt, { context });
-  else if ('DropOwnedStmt' in node) refuseIfAnySharded('DROP OWNED', context);
+  } else if ('DropOwnedStmt' in node) refuseIfAnySharded('DROP OWNED', context);
   else if ('ReassignOwnedStmt' in node) refuseIfAnySharded('REASSIGN OWNED', context);
 }
 
@@ -250,16 +248,7 @@ const RELATION_KINDS = new Set<string>([
 
 function refuseRename(statement: RenameStmt, { context }: Pick<Request, 'facts' | 'context'>): void {
   const kind = statement.renameType ?? '';
-  if (kind === 'OBJECT_SCHEMA') refuseSchema('ALTER SCHEMA … RENAME', statement.subname ?? '', context);
-  else if (RELATION_KINDS.has(kind)) refuseName(statement.newname ?? '', context);
-}
-
-/** GRANT … ON ALL TABLES IN SCHEMA would reach the faces and not the leaves. */
-function refuseGrant(statement: GrantStmt, { context }: Pick<Request, 'context'>): void {
-  if (statement.targtype !== 'ACL_TARGET_ALL_IN_SCHEMA' || statement.objtype !== 'OBJECT_TABLE') return;
-  for (const node of statement.objects ?? []) {
-    if ('String' in node) refuseSchema('GRANT or REVOKE ON ALL TABLES', node.String.sval ?? '', context);
-  }
+  if (RELATION_KINDS.has(kind)) refuseName(statement.newname ?? '', context);
 }
 
 function mustRunAlone(node: Node): boolean {

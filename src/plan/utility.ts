@@ -5,11 +5,10 @@
  * Invariant: no statement reaches the home node in which a name means a sharded table, or makes a name mean something else
  * than it. Name lists and bodies of functions are matched by name alone, so a false alarm is possible and a miss is not.
  */
-import type { DropStmt, GrantStmt, Node, RangeVar, TruncateStmt } from '@pgsql/types';
+import type { DropStmt, RangeVar } from '@pgsql/types';
 import { notSupported } from '../base/errors.ts';
 import type { ReferenceTable, ShardedTable } from '../catalog/map.ts';
 import { type StatementFacts, stringsOf } from '../sql/facts.ts';
-import { endOfName } from '../sql/scanner.ts';
 import type { RouterCommand } from './plan.ts';
 import { referenceOfNames } from './reference-ddl.ts';
 import { nameOf, notUnderstood } from './refusal.ts';
@@ -131,18 +130,24 @@ const NOT_WORD = /[^A-Za-z0-9_$\u0080-\uffff]+/;
 
 /** Throws if the body of a function or DO block has the name of a sharded table in it as a word. */
 export function refuseShardedBody(kind: string, facts: StatementFacts, context: PlanContext): void {
-  const { tablesByName } = context.map;
-  if (tablesByName.size === 0) return;
-  const unusual = [...tablesByName.keys()].filter((name) => NOT_WORD.test(name));
   for (const body of facts.names) {
-    for (const word of body.split(NOT_WORD)) {
-      const [table] = tablesByName.get(word) ?? tablesByName.get(word.toLowerCase()) ?? [];
-      if (table) throw refusalOf(kind, table);
-    }
-    for (const name of unusual) {
-      if (body.includes(name.replaceAll('"', '""'))) throw refusalOf(kind, tablesByName.get(name)![0]!);
-    }
+    const table = shardedTableInBody(body, context);
+    if (table) throw refusalOf(kind, table);
   }
+}
+
+/** A sharded table whose name is in the text as a word. */
+export function shardedTableInBody(body: string, context: PlanContext): ShardedTable | undefined {
+  const { tablesByName } = context.map;
+  if (tablesByName.size === 0) return undefined;
+  for (const word of body.split(NOT_WORD)) {
+    const [table] = tablesByName.get(word) ?? tablesByName.get(word.toLowerCase()) ?? [];
+    if (table) return table;
+  }
+  for (const [name, [table]] of tablesByName) {
+    if (NOT_WORD.test(name) && body.includes(name.replaceAll('"', '""'))) return table;
+  }
+  return undefined;
 }
 
 /** DROP: a command if it names sharded tables only; undefined for the home node. */
@@ -164,11 +169,7 @@ export function planDrop(
   }
   refuseShardedNames('DropStmt', facts, context, undefined);
   if (!cascade) return undefined;
-  if (statement.removeType === 'OBJECT_SCHEMA') {
-    for (const node of statement.objects ?? []) {
-      if ('String' in node) refuseSchema('DROP SCHEMA … CASCADE', node.String.sval ?? '', context);
-    }
-  } else if (!CASCADES_STAY_HOME.has(statement.removeType ?? '')) {
+  if (!CASCADES_STAY_HOME.has(statement.removeType ?? '')) {
     refuseIfAnySharded('DROP … CASCADE of what tables may depend on', context);
   }
   return undefined;
@@ -191,71 +192,10 @@ const CASCADES_STAY_HOME = new Set<string>([
   'OBJECT_CAST',
 ]);
 
-export function planTruncate(statement: TruncateStmt, context: PlanContext): RouterCommand | undefined {
-  const relations = (statement.relations ?? []).flatMap((node: Node) =>
-    'RangeVar' in node ? [node.RangeVar] : [],
-  );
-  const tables = relations.map((relation) => resolveRangeVar(context, relation));
-  const sharded = tables.filter((table) => table !== undefined);
-  const [first] = sharded;
-  if (!first) return undefined;
-  if (sharded.length < tables.length) throw mixedCommand('TRUNCATE', first);
-  if (relations.some((relation) => !relation.inh)) {
-    throw notUnderstood('TRUNCATE ONLY', first, 'Leave ONLY out: the table has no children.');
-  }
-  if (statement.restart_seqs) {
-    throw notUnderstood('RESTART IDENTITY', first, 'Leave it out: ids of sharded tables only go up.');
-  }
-  return { kind: 'truncateTables', tables: sharded };
-}
-
-/** GRANT and REVOKE: a command if they name sharded tables only; undefined for the home node. */
-export function planGrant(
-  statement: GrantStmt,
-  { sql, start, end, context }: { sql: Uint8Array; start: number; end: number; context: PlanContext },
-): RouterCommand | undefined {
-  if (statement.targtype !== 'ACL_TARGET_OBJECT' || statement.objtype !== 'OBJECT_TABLE') return undefined;
-  const relations = (statement.objects ?? []).flatMap((node: Node) =>
-    'RangeVar' in node ? [node.RangeVar] : [],
-  );
-  const tables = relations.map((relation) => resolveRangeVar(context, relation));
-  const sharded = tables.filter((table) => table !== undefined);
-  const [first] = sharded;
-  if (!first) return undefined;
-  const command = statement.is_grant ? 'GRANT' : 'REVOKE';
-  if (sharded.length < tables.length) throw mixedCommand(command, first);
-  const last = relations.at(-1)!;
-  const namesStart = relations[0]!.location;
-  const parts = 1 + (last.schemaname ? 1 : 0) + (last.catalogname ? 1 : 0);
-  const namesEnd = last.location === undefined ? undefined : endOfName(sql, last.location, parts);
-  if (namesStart === undefined || namesEnd === undefined) {
-    throw notUnderstood(command, first, 'Write the names of the tables without escapes.');
-  }
-  const text = (from: number, to: number) =>
-    Buffer.from(sql.buffer, sql.byteOffset + from, to - from).toString('utf8');
-  return {
-    kind: 'grantOnTables',
-    tables: sharded,
-    isGrant: statement.is_grant === true,
-    before: text(start, namesStart),
-    after: text(namesEnd, end),
-  };
-}
-
 function mixedCommand(command: string, table: ShardedTable | ReferenceTable) {
   return notSupported(
     `${command} of ${kindOf(table)} table ${nameOf(table)} together with others that are not`,
     `Send one ${command} for the ${kindOf(table)} tables and one for the others.`,
-  );
-}
-
-export function refuseSchema(command: string, schema: string, context: PlanContext): void {
-  const { tables, references } = context.map;
-  const [table] = [...(tables.get(schema)?.values() ?? []), ...(references.get(schema)?.values() ?? [])];
-  if (!table) return;
-  throw notSupported(
-    `${command} is not supported on schema "${schema}", which holds ${kindOf(table)} table ${nameOf(table)}`,
-    `Name the tables one by one, or drop the ${kindOf(table)} tables first.`,
   );
 }
 

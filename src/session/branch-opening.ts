@@ -141,7 +141,16 @@ async function registerFirst(connection: BackendConnection, registration: string
   return row?.[1] === 't';
 }
 
-/** As far as it is known before the transaction is on any node. */
+/**
+ * REPEATABLE READ over all nodes, as far as it is known before the transaction is on any: asked for by postern.consistent_reads, or
+ * by a transaction that is also READ ONLY and without a search_path. That is pg_dump's, and what it writes down has to be of one
+ * moment on all nodes.
+ */
+export function asksForOneMoment(state: ClientState): boolean {
+  const isDump = /read\s+only/i.test(state.beginText) && state.searchPath.schemas.length === 0;
+  return (state.wantsConsistentReads || isDump) && asksForRepeatableRead(state);
+}
+
 export function asksForRepeatableRead({ beginText, settings }: ClientState): boolean {
   const [, own] = /isolation\s+level\s+(\w+)/i.exec(beginText) ?? [];
   const level = own ?? settings.values.get('default_transaction_isolation') ?? 'read committed';

@@ -1,5 +1,6 @@
 /** One node's part of a client's transaction, and what those parts need of the session that has them (branches.ts). */
 import type { BackendConnection } from '../backend/connection.ts';
+import { objectError, type PosternError } from '../base/errors.ts';
 import type { SessionEffect } from '../plan/plan.ts';
 import type { BranchBegin } from './held-begin.ts';
 import type { Responses } from './responses.ts';
@@ -31,6 +32,8 @@ export interface BranchHost {
   tainted: boolean;
   readonly ended: boolean;
   readonly backends: SessionBackends;
+  /** What the commit of the transaction has to do first. */
+  readonly beforeCommit: (() => Promise<void>) | undefined;
   /** Why the session has backends of its own, if it has. */
   readonly pinReason: string | undefined;
   /** All that was sent is answered, a pipeline without its Sync as well; false: some of it has failed. */
@@ -50,3 +53,8 @@ export type ControlEffect = Extract<
   SessionEffect,
   { kind: 'savepoint' | 'releaseSavepoint' | 'rollbackToSavepoint' | 'constraints' | 'resetAll' }
 >;
+
+/** Heard by nobody. */
+export function clientGone(): PosternError {
+  return objectError('57P01', 'the client has gone');
+}

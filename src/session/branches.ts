@@ -19,7 +19,7 @@
 import { randomUUID } from 'node:crypto';
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { ask } from '../backend/internal-query.ts';
-import { connectionLost, inFailedTransaction, objectError, type PosternError } from '../base/errors.ts';
+import { connectionLost, inFailedTransaction, type PosternError } from '../base/errors.ts';
 import { quoteIdentifier } from '../pg/identifier.ts';
 import type { CommitBranch, CommitResult } from '../txn/coordinator.ts';
 import { Exchange } from '../txn/exchange.ts';
@@ -29,8 +29,8 @@ import {
   registrationValues,
   transactionKeyOf,
 } from '../txn/registration.ts';
-import type { Branch, BranchHost, ControlEffect } from './branch.ts';
-import { asksForRepeatableRead, BranchOpening } from './branch-opening.ts';
+import { type Branch, type BranchHost, type ControlEffect, clientGone } from './branch.ts';
+import { asksForOneMoment, BranchOpening } from './branch-opening.ts';
 import { CommitListener } from './commit-listener.ts';
 import { TransactionWaits } from './transaction-waits.ts';
 import { checkWhatWasWritten } from './written-branches.ts';
@@ -53,6 +53,8 @@ export class Branches {
   #transactionId: string | undefined;
   #currentSeen = 0;
   #currentHasXid = false;
+  /** The router ends it, whatever the number of its branches. */
+  #isTaken = false;
   /** The branch that has yet to be registered. */
   #unregistered: BackendConnection | undefined;
 
@@ -68,7 +70,17 @@ export class Branches {
 
   /** Has the open transaction more branches than the current one, or is it one that the router ends? */
   get areMany(): boolean {
-    return this.#aside.size > 0 || this.implicit;
+    return this.#aside.size > 0 || this.implicit || this.#isTaken;
+  }
+
+  /** From here on the open transaction is ended by the router, whether it has several branches or one. */
+  takeOver(): void {
+    this.#isTaken = true;
+  }
+
+  /** May any branch that is set aside have written? */
+  get hasWritten(): boolean {
+    return [...this.#aside.values()].some(({ wrote }) => wrote);
   }
 
   has(connection: BackendConnection): boolean {
@@ -158,10 +170,7 @@ export class Branches {
   get agrees(): boolean {
     const { state } = this.#host;
     return (
-      state.transaction === 'virtual' &&
-      state.context.decisionGate !== undefined &&
-      state.wantsConsistentReads &&
-      asksForRepeatableRead(state)
+      state.transaction === 'virtual' && state.context.decisionGate !== undefined && asksForOneMoment(state)
     );
   }
 
@@ -249,6 +258,7 @@ export class Branches {
     const branches = [current, ...this.#aside.values()];
     try {
       await this.#bringAll(current);
+      await host.beforeCommit?.();
       await checkWhatWasWritten(branches, host);
     } catch (error) {
       await this.rollback();
@@ -550,6 +560,7 @@ export class Branches {
     this.#transactionId = undefined;
     this.#unregistered = undefined;
     this.implicit = false;
+    this.#isTaken = false;
     this.#currentHasXid = false;
     this.waits.clear();
     this.#failureNoted = false;
@@ -581,9 +592,4 @@ export class Branches {
     }
     host.onTransactionEnd();
   }
-}
-
-/** Heard by nobody. */
-function clientGone(): PosternError {
-  return objectError('57P01', 'the client has gone');
 }

@@ -18,6 +18,17 @@ export interface ClientPortal {
 }
 
 export class ClientPortals extends NamedChanges<ClientPortal> {
+  override clear(): void {
+    for (const name of this.names()) void this.get(name)?.scattered?.release?.();
+    super.clear();
+  }
+
+  override put(name: string, portal: ClientPortal | undefined): void {
+    const before = this.get(name)?.scattered;
+    if (before && before !== portal?.scattered) void before.release?.();
+    super.put(name, portal);
+  }
+
   /**
    * A portal is made or closed by a message that may be skipped. Gives the message's tag. Outside of a transaction block
    * there is nothing to take back: no portal outlives the pipeline that an error ends.

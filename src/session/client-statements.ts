@@ -2,10 +2,12 @@
  * The prepared statements of one client's extended protocol, by name. What a message does to a name counts from when it is
  * sent, and is taken back if the server skips it (named-changes.ts).
  */
+
 import type { BackendConnection } from '../backend/connection.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { objectError } from '../base/errors.ts';
+import { positionsWithoutLeaves } from '../plan/rewrite.ts';
 import { encodeCloseComplete, encodeParseComplete } from '../wire/backend.ts';
 import type { Conversation, Deallocation } from './conversation.ts';
 import { type NamedChange, NamedChanges } from './named-changes.ts';
@@ -94,6 +96,7 @@ export class ClientStatements {
     const change = this.#named.set(statement.name, statement);
     const tag: RequestTag = {
       statement: shared,
+      mapPosition: positionsWithoutLeaves(statement.cached.plan),
       onDone: () => this.#named.done(change),
       onFailed: (skipped) => {
         // A Parse that fails by itself has taken the unnamed statement before it away.

@@ -12,6 +12,7 @@ import type { Member, MemberFailure, MemberOwner } from '../coalesce/member.ts';
 import { encodeBindComplete, encodeReadyForQuery } from '../wire/backend.ts';
 import type { BindTail } from '../wire/frontend.ts';
 import type { Conversation } from './conversation.ts';
+import type { Measurement } from './measurement.ts';
 import type { RequestTag } from './responses.ts';
 
 export class CoalescedWrite implements Member, MemberOwner {
@@ -28,6 +29,7 @@ export class CoalescedWrite implements Member, MemberOwner {
   captureEnd = -1;
   readonly #c: Conversation;
   readonly #errors: RequestTag | undefined;
+  readonly #measurement: Measurement | undefined;
   readonly #runAlone: () => void | Promise<void>;
   #group: WriteGroup | undefined;
   #onEnd: (() => void) | undefined;
@@ -44,6 +46,7 @@ export class CoalescedWrite implements Member, MemberOwner {
     errors: RequestTag | undefined;
     /** Does the same in a transaction of its own, up to and including ReadyForQuery. */
     runAlone: () => void | Promise<void>;
+    measurement: Measurement | undefined;
   }) {
     this.#c = options.conversation;
     this.statement = options.statement;
@@ -54,6 +57,7 @@ export class CoalescedWrite implements Member, MemberOwner {
     this.apart = options.apart;
     this.#errors = options.errors;
     this.#runAlone = options.runAlone;
+    this.#measurement = options.measurement;
   }
 
   get owner(): MemberOwner {
@@ -76,6 +80,10 @@ export class CoalescedWrite implements Member, MemberOwner {
     if (this.#errors) encodeBindComplete(writer);
     if (start >= 0) writer.raw(buffer, start, end);
     encodeReadyForQuery(writer, 'I');
+    if (this.#measurement) {
+      if (start >= 0) this.#measurement.addRows(buffer, end);
+      this.#measurement.end();
+    }
     this.#end();
   }
 
@@ -89,6 +97,7 @@ export class CoalescedWrite implements Member, MemberOwner {
     if (start >= 0) writer.raw(buffer, start, end);
     this.#c.responses.writeServerError(frame, kind, this.#errors);
     encodeReadyForQuery(writer, 'I');
+    this.#measurement?.fail();
     this.#end();
   }
 
@@ -110,6 +119,7 @@ export class CoalescedWrite implements Member, MemberOwner {
   #fail(error: PosternError): void {
     this.#c.responses.writeError(error);
     encodeReadyForQuery(this.#c.state.output.writer, 'I');
+    this.#measurement?.fail();
     this.#end();
   }
 

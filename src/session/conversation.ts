@@ -6,7 +6,10 @@
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { ask, askUnsynced, borrow, type Rows } from '../backend/internal-query.ts';
 import { notSupported, objectError } from '../base/errors.ts';
+import type { ClusterMap } from '../catalog/map.ts';
 import type { ChooseContext } from '../execute/choose.ts';
+import type { CommandResult } from '../execute/context.ts';
+import type { IdSupply } from '../execute/id-chooser.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
 import { OID } from '../pg/oid.ts';
@@ -19,11 +22,18 @@ import {
 } from '../wire/backend.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
 import type { CoalescedWrite } from './coalesced-write.ts';
+import type { CopyIntake } from './copy-intake.ts';
+import { resumeDdl } from './ddl-outside.ts';
+import { runDdl } from './ddl-run.ts';
 import type { Lease } from './lease.ts';
+import type { LookupWrites } from './lookup-writes.ts';
+import { MeshReads } from './mesh-reads.ts';
 import type { RunningPieces } from './pieces.ts';
 import type { LocalAnswer, Responses } from './responses.ts';
+import { SessionSequences } from './sequences.ts';
 import type { ClientState } from './state.ts';
 import { TransactionControl } from './transaction-control.ts';
+import { beginWithModes } from './transaction-modes.ts';
 import { isStep } from './transaction-steps.ts';
 
 const ALL = Symbol('all');
@@ -65,12 +75,21 @@ export class Conversation {
    * of that name.
    */
   deallocate!: (name: string | undefined) => Deallocation | undefined;
+  /** Reads what the client sends for `copyIntake`, although a statement is under way. */
+  onIntake!: () => void;
   /** Goes on reading after PARKED. */
   unpark!: () => void;
   /** Of a transaction over several nodes. */
   readonly control: TransactionControl = new TransactionControl(this);
+  /** What is read through the mesh. */
+  readonly mesh: MeshReads = new MeshReads(this);
+  readonly sequences: SessionSequences = new SessionSequences(this);
   /** A statement over several buckets, while its pieces run. */
-  runningPieces: RunningPieces | undefined;
+  runningPieces: Pick<RunningPieces, 'cancel' | 'pause' | 'resume'> | undefined;
+  /** What such a COPY changes of unique values off the shard key. */
+  copiedLookups: LookupWrites | undefined;
+  /** Takes the rows of a COPY … FROM STDIN, while it is carried out here. */
+  copyIntake: CopyIntake | undefined;
   /** A cancel request has come since that statement began: its next pieces are not run. */
   isCanceled = false;
   #write: CoalescedWrite | undefined;
@@ -85,11 +104,21 @@ export class Conversation {
     return this.state.context.catalog.current.homeNodeId;
   }
 
+  /** What statements are planned by now. */
+  get map(): ClusterMap {
+    return this.state.overlay?.map ?? this.state.context.catalog.current;
+  }
+
+  /** Where ids of rows come from now. */
+  get ids(): IdSupply {
+    return this.state.overlay?.ids ?? this.state.context.ids;
+  }
+
   get chooseContext(): ChooseContext {
-    const { context } = this.state;
     return {
-      map: context.catalog.current,
-      ids: context.ids,
+      map: this.map,
+      ids: this.ids,
+      sequences: this.sequences,
       readingNodeId: () => this.readingNodeId(),
       cursorNodeId: (name) => this.lease.steps.cursorNodeId(name),
       ask: (text) => this.askAnyNode(text),
@@ -135,6 +164,10 @@ export class Conversation {
     const { writeFacts } = this.state.context;
     const { schemas } = this.state.searchPath;
     const member = writeFacts.memberOf(write, schemas);
+    if (!write.table && member) {
+      if (this.sequences.keepsBackend) return undefined;
+      this.sequences.noteShared();
+    }
     if (!member && writeFacts.lookup(write, schemas) === undefined)
       void writeFacts.load(write, schemas).catch(() => {});
     return member;
@@ -158,8 +191,9 @@ export class Conversation {
   }
 
   plan(text: string): CachedQuery {
-    const { context, searchPath } = this.state;
-    return context.plans.get(text, context.catalog.current, searchPath);
+    const { context, searchPath, overlay } = this.state;
+    const cached = (overlay?.plans ?? context.plans).get(text, this.map, searchPath);
+    return this.mesh.planOf(cached) ?? cached;
   }
 
   /** A question of the router's that any node can answer, with the client's role and settings as they are now. */
@@ -181,6 +215,10 @@ export class Conversation {
   /** Work that leaves nothing behind, on the home node: in the client's transaction if that is there, else beside it. */
   onHome<T>(work: (connection: BackendConnection) => Promise<T>): Promise<T> {
     const { connection, unsynced } = this.lease;
+    if (this.state.overlay)
+      return this.lease.branches
+        .enlist([this.homeNodeId])
+        .then((connections) => work(connections.get(this.homeNodeId)!));
     const inside =
       connection?.address.nodeId === this.homeNodeId &&
       !unsynced &&
@@ -222,6 +260,7 @@ export class Conversation {
   /** To be called when something is about to be sent that calls the plan's functions, to the backend that is held. */
   noteFunctions(plan: QueryPlan): void {
     const { lease, state } = this;
+    this.sequences.beforeSending(plan);
     if (state.context.relations.leavesState(plan))
       lease.pin('a trigger, view, policy or default that may leave state in the session');
     for (const { unknownFunctions, effects } of plan.statements) {
@@ -237,23 +276,6 @@ export class Conversation {
     }
   }
 
-  /** currval() and lastval() mean something only in a session that has had one backend all along. */
-  checkSessionState(statement: StatementPlan | undefined): void {
-    if (!statement?.needsPinBefore) return;
-    const { kind } = statement.placement;
-    if (
-      kind !== 'keyed' &&
-      kind !== 'scattered' &&
-      kind !== 'reference' &&
-      this.lease.backends.ownOf(this.homeNodeId) !== undefined
-    )
-      return;
-    throw notSupported(
-      'currval() and lastval() need a session that keeps its backend',
-      'Use INSERT … RETURNING. Or take a session advisory lock first: the session then keeps one backend.',
-    );
-  }
-
   /** The command tag, if the statement needs no backend; it has then been carried out. */
   answerLocally(statement: StatementPlan, text: string): LocalResult | undefined | Promise<LocalResult> {
     const [effect] = statement.effects;
@@ -267,6 +289,7 @@ export class Conversation {
           state.settings = state.defaults;
           lease.unpin();
           this.deallocate(undefined)?.done();
+          this.sequences.forget();
           return { tag: 'DISCARD ALL' };
         });
       case 'resetAll': {
@@ -282,6 +305,11 @@ export class Conversation {
         });
       }
       case 'set': {
+        const begin = lease.connection ? undefined : beginWithModes(state, effect, text);
+        if (begin !== undefined) {
+          state.beginText = begin;
+          return { tag: 'SET' };
+        }
         const [name] = effect.names;
         if (!outside || !effect.reset || effect.local || name === undefined) return undefined;
         // What RESET goes back to is the client's own start-up value, of which the backend knows nothing.
@@ -342,6 +370,7 @@ export class Conversation {
   noteSending(plan: QueryPlan, connection: BackendConnection): (() => void) | undefined {
     let afterwards: (() => void) | undefined;
     this.noteFunctions(plan);
+    this.sequences.noteSending(plan, connection);
     if (plan.unparsed && COPY.test(plan.text)) this.state.copiesAhead++;
     if (plan.unparsed) this.lease.wrote = true;
     if (this.lease.branches.areMany) this.lease.branches.waits.noteAsked();
@@ -365,7 +394,8 @@ export class Conversation {
         }
       }
     }
-    return afterwards;
+    const set = plan.statements.flatMap(({ sequences }) => sequences?.set ?? []);
+    return set.length > 0 ? together(afterwards, () => this.sequences.restart(set)) : afterwards;
   }
 
   /**
@@ -401,15 +431,24 @@ export class Conversation {
     const { lease, state } = this;
     const inTransaction = () => lease.inBlock || lease.unsynced || state.transaction !== 'none';
     if (!inTransaction()) await lease.drained();
-    if (inTransaction()) {
+    const { context } = state;
+    const command = statement.command!;
+    let result: CommandResult;
+    const { ddl } = context;
+    if (command.kind === 'resumeDdl') {
+      result = await resumeDdl(this, command.functionName);
+    } else if (ddl && (isOverNodes(command) || (inTransaction() && ddl.runs(command)))) {
+      result = await runDdl(this, (world) => ddl.runCommand(command, world));
+    } else if (inTransaction()) {
       throw objectError(
         '25001',
-        'this statement is carried out on all nodes and cannot run inside a transaction block',
+        'this statement is carried out by the router and cannot run inside a transaction block',
         'Send it outside of a transaction.',
       );
+    } else {
+      result = await context.runCommand(command, state.commandSession);
+      this.onDdl();
     }
-    const result = await state.context.runCommand(statement.command!, state.commandSession);
-    this.onDdl();
     return (writer) => {
       for (const notice of result.notices)
         encodeNoticeResponse(writer, 'NOTICE', notice.sqlState, notice.message);
@@ -426,6 +465,12 @@ export class Conversation {
     return true;
   }
 
+  /** DDL has been committed. `changesCatalog`: this router knows of it before its client does. */
+  async afterDdl(changesCatalog: boolean): Promise<void> {
+    this.onDdl();
+    if (changesCatalog) await this.state.context.catalog.refresh().catch(() => {});
+  }
+
   /** What names mean may have changed: plans, prepared statements and what is known of functions are made afresh. */
   onDdl(): void {
     const { context } = this.state;
@@ -433,8 +478,16 @@ export class Conversation {
     context.functions.invalidate();
     context.relations.invalidate();
     context.writeFacts.invalidate();
+    context.mesh?.invalidate();
+    context.afterDdl?.();
     void context.catalog.refresh().catch(() => {});
   }
+}
+
+/** Is it one transaction over all nodes, even outside of the client's? */
+function isOverNodes(command: RouterCommand): boolean {
+  if (command.kind === 'createShardedTable') return command.uniques !== undefined;
+  return command.kind === 'addLookup' || command.kind === 'dropLookup';
 }
 
 /** The statement that a DEALLOCATE names; undefined: the text is something else. */

@@ -27,6 +27,7 @@ import { ClientStatements } from './client-statements.ts';
 import { type Conversation, deallocated, type PARKED, together } from './conversation.ts';
 import { HeldWrite } from './held-write.ts';
 import { LocalAnswers } from './local-answers.ts';
+import { measure } from './measurement.ts';
 import { noPortal, noStatement } from './missing-names.ts';
 import {
   type BoundStatement,
@@ -237,9 +238,8 @@ export class ExtendedProtocol {
     const [only] = plan.statements;
     const failed = this.#c.state.transaction === 'failed' || this.#c.lease.failed;
     if (failed && (plan.unparsed || (only && !endsTransaction(only)))) throw inFailedTransaction();
-    if (only?.refusal) throw only.refusal;
+    if (only?.refusal) return this.#c.control.refuse(plan, only.refusal);
     this.#statements.checkFree(name);
-    this.#c.checkSessionState(only);
     if (isOfLeaves(only)) {
       const described = this.#execution.describeKeyed(statement);
       if (described) return described.then(() => this.#statements.define(statement));
@@ -468,7 +468,11 @@ export class ExtendedProtocol {
     let tag = portal.tag;
     const afterwards = this.#c.noteSending(plan, connection);
     const steps = this.#c.stepsOf(plan);
+    const onRows = this.#c.sequences.listenerOf(plan);
+    if (onRows) tag = { ...tag, onRows };
     if (afterwards || steps) tag = { ...tag, onDone: together(afterwards, steps) };
+    const measurement = measure(this.#c.state, portal.statement.cached, connection.address.nodeId);
+    if (measurement) tag = { ...tag, measurement };
     const [effect] = plan.statements[0]?.effects ?? [];
     if (effect?.kind === 'sqlPrepare' && typeof deallocated(plan.text) === 'symbol') {
       const all = this.#statements.deallocate(undefined)!;

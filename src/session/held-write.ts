@@ -7,6 +7,7 @@ import type { WriteFacts } from '../plan/plan.ts';
 import { type BindTail, type BindView, bindTail } from '../wire/frontend.ts';
 import { CoalescedWrite } from './coalesced-write.ts';
 import type { Conversation } from './conversation.ts';
+import { measure } from './measurement.ts';
 import { type BoundStatement, type ClientStatement, rowAffinity } from './prepared-execution.ts';
 import type { RequestTag } from './responses.ts';
 
@@ -50,6 +51,7 @@ export class HeldWrite {
       affinity: this.#affinity,
       apart: this.#apart,
       errors: this.tag,
+      measurement: measure(conversation.state, this.statement.cached, this.nodeId),
       runAlone,
     });
   }

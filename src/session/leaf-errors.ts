@@ -10,7 +10,7 @@ export interface LeafTarget {
   readonly bucket: number;
   /** If the statement names leaves of several: all of them. */
   readonly buckets?: readonly number[];
-  /** 1-based character position in the sent text → in the client's. */
+  /** 1-based character position in the sent text → in the client's; 0: it has none there. */
   readonly mapPosition: (position: number) => number;
 }
 
@@ -36,8 +36,10 @@ export function inUsersNames(fields: Map<string, string>, target: LeafTarget): M
   const renamed = new Map<string, string>();
   for (const [code, value] of fields) {
     if (code === 's' && value === LEAF_SCHEMA) renamed.set(code, target.table.schema);
-    else if (code === 'P') renamed.set(code, String(target.mapPosition(Number(value))));
-    else renamed.set(code, usersName(value, target));
+    else if (code === 'P') {
+      const position = target.mapPosition(Number(value));
+      if (position > 0) renamed.set(code, String(position));
+    } else renamed.set(code, usersName(value, target));
   }
   return renamed;
 }
@@ -45,7 +47,9 @@ export function inUsersNames(fields: Map<string, string>, target: LeafTarget): M
 /** Takes the suffixes out of every name, and the leaves' schema from before them. */
 function usersName(text: string, target: LeafTarget): string {
   let told = text.replaceAll(`${LEAF_SCHEMA}.`, '').replaceAll(`"${LEAF_SCHEMA}".`, '');
-  for (const suffix of suffixesOf(target)) told = told.replaceAll(new RegExp(`${suffix}(?![0-9])`, 'g'), '');
+  // Tables that are colocated have leaves of the same buckets, with generations of their own: a foreign key's error names both.
+  for (const bucket of target.buckets ?? [target.bucket])
+    told = told.replaceAll(new RegExp(`_b${bucket}_g[0-9]+(?![0-9])`, 'g'), '');
   return told;
 }
 

@@ -48,6 +48,8 @@ export class Lease implements BranchHost {
   pinReason: string | undefined;
   /** The open transaction has changed what names mean, which nobody else can see yet. */
   ddlUncommitted = false;
+  /** What its commit has to do first, on branches that have nothing pending. */
+  beforeCommit: (() => Promise<void>) | undefined;
   readonly changed: ChangedSettings;
   /** The open transaction may have written where it is. */
   wrote = false;
@@ -288,6 +290,8 @@ export class Lease implements BranchHost {
     this.steps.clear();
     this.wrote = false;
     this.ddlUncommitted = false;
+    this.beforeCommit = undefined;
+    this.state.overlay = undefined;
     this.changed.inTransaction = false;
   }
 

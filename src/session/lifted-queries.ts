@@ -27,6 +27,7 @@ import { Backend } from '../wire/message-types.ts';
 import { CoalescedWrite } from './coalesced-write.ts';
 import type { Conversation, PARKED } from './conversation.ts';
 import { inUsersNames } from './leaf-errors.ts';
+import { type Measurement, measure } from './measurement.ts';
 import {
   type BoundStatement,
   type ClientStatement,
@@ -107,6 +108,7 @@ export class LiftedQueries {
       affinity: rowAffinity(write.rowParameters, this.#bind, frame.buffer),
       apart: write.apart === true,
       errors: undefined,
+      measurement: measure(this.#c.state, statement.cached, bound.nodeId),
       runAlone: () => this.#asItCame(text),
     });
     return { outcome: this.#c.submit(bound.nodeId!, member) };
@@ -160,9 +162,11 @@ export class LiftedQueries {
       only.effects.length === 0 &&
       only.unknownFunctions.length === 0 &&
       !only.needsPinBefore &&
+      only.sequences === undefined &&
       !only.outsideTransaction &&
       only.placement.kind !== 'anywhere' &&
       only.placement.kind !== 'cursor' &&
+      only.placement.kind !== 'node' &&
       only.placement.kind !== 'scattered' &&
       only.placement.kind !== 'referenceWrite';
     if (!plain || !shapeIsSafe(text, lifted)) {
@@ -193,16 +197,24 @@ export class LiftedQueries {
     const { bound } = what;
     // The values are bound before anything is waited for: the view is the session's only one.
     const tail = bindTail(this.#bind, textBindFrame(lifted.values).buffer, bound.extra);
-    const plan = what.statement.cached.plan;
+    const { cached } = what.statement;
+    const { plan } = cached;
+    const measurement = measure(this.#c.state, cached, bound.nodeId);
     const connection = this.#c.lease.ensure(bound.nodeId);
     const send = (acquired: BackendConnection): void | Promise<void> => {
       if (place === 'inside') {
-        const sink = new LiftedAnswers(this.#c, { text, lifted, tag: bound.tag, onEnd: undefined });
+        const sink = new LiftedAnswers(this.#c, {
+          text,
+          lifted,
+          tag: bound.tag,
+          measurement,
+          onEnd: undefined,
+        });
         this.#sendOn(acquired, bound, tail.bytes, { plan, sink });
         return;
       }
       const answered = new Promise<boolean>((onEnd) => {
-        const sink = new LiftedAnswers(this.#c, { text, lifted, tag: bound.tag, onEnd });
+        const sink = new LiftedAnswers(this.#c, { text, lifted, tag: bound.tag, measurement, onEnd });
         this.#sendOn(acquired, bound, tail.bytes, { plan, sink });
       });
       return answered.then((done) => (done ? undefined : this.#again(place, text)));
@@ -216,6 +228,7 @@ export class LiftedQueries {
     tail: Buffer,
     { plan, sink }: { plan: QueryPlan; sink: LiftedAnswers },
   ): void {
+    this.#c.sequences.beforeSending(plan);
     const name = this.#execution.prepareUnheard(connection, bound.shared, sink);
     connection.bindTail(name, tail, sink, undefined);
     if (!sink.rowless) connection.describe('P', '', sink, undefined);
@@ -237,6 +250,7 @@ class LiftedAnswers implements ResponseSink {
   readonly #text: string;
   readonly #lifted: Lifted;
   readonly #tag: RequestTag;
+  readonly #measurement: Measurement | undefined;
   /** true: answered; false: it failed, and nothing of it was passed on. undefined: errors are told in any case. */
   readonly #onEnd: ((answered: boolean) => void) | undefined;
   #columns: Buffer | undefined;
@@ -249,6 +263,7 @@ class LiftedAnswers implements ResponseSink {
       text: string;
       lifted: Lifted;
       tag: RequestTag;
+      measurement: Measurement | undefined;
       onEnd: ((answered: boolean) => void) | undefined;
     },
   ) {
@@ -257,6 +272,7 @@ class LiftedAnswers implements ResponseSink {
     this.#lifted = options.lifted;
     this.#tag = options.tag;
     this.#onEnd = options.onEnd;
+    this.#measurement = options.measurement;
   }
 
   /** Of statements that give rows, none comes this way. */
@@ -282,6 +298,7 @@ class LiftedAnswers implements ResponseSink {
         this.#onReady();
         return;
       default:
+        if (type === Backend.CommandComplete) this.#measurement?.addRows(reader.buffer, reader.end);
         this.#passOn();
         this.#c.state.output.writer.raw(reader.buffer, reader.start, reader.end);
     }
@@ -357,6 +374,8 @@ class LiftedAnswers implements ResponseSink {
   #onReady(): void {
     const { responses, lease } = this.#c;
     if (!this.#onEnd || !this.#failed || this.#passedOn) {
+      if (this.#failed) this.#measurement?.fail();
+      else this.#measurement?.end();
       responses.onServerReady();
       this.#onEnd?.(true);
       return;

@@ -7,8 +7,10 @@ import { encodeCommandComplete, encodeNoData, encodeParameterDescription } from 
 import type { FrameWriter } from '../wire/frame-writer.ts';
 import type { ClientPortal } from './client-portals.ts';
 import { type Conversation, type Deallocation, deallocated } from './conversation.ts';
+import { runDdlChange } from './ddl-change.ts';
 import { noSavepoint } from './missing-names.ts';
 import { beginTag } from './simple-protocol.ts';
+import { beginWithModes } from './transaction-modes.ts';
 
 export class LocalAnswers {
   readonly #c: Conversation;
@@ -31,7 +33,8 @@ export class LocalAnswers {
    */
   answers(statement: StatementPlan | undefined, text: string): boolean {
     if (!statement) return false;
-    if (statement.command || this.#c.control.answers(statement)) return true;
+    if (statement.command || statement.placement.kind === 'everywhere') return true;
+    if (this.#c.control.answers(statement)) return true;
     const { state, lease } = this.#c;
     const [effect] = statement.effects;
     const busy = lease.connection !== undefined;
@@ -44,6 +47,8 @@ export class LocalAnswers {
         return !busy && state.transaction !== 'none';
       case 'rollbackToSavepoint':
         return !busy && state.transaction === 'failed';
+      case 'set':
+        return !busy && beginWithModes(state, effect, text) !== undefined;
       case 'discardAll':
         return outside;
       case 'sqlPrepare': {
@@ -84,6 +89,8 @@ export class LocalAnswers {
         return true;
       });
     }
+    if (statement.placement.kind === 'everywhere')
+      return runDdlChange(this.#c, statement, text).then((tag) => this.#complete(tag));
     if (this.#c.control.answers(statement)) {
       return this.#c.control.execute(statement, text).then((tag) => {
         if (!this.#c.lease.clientInBlock) this.#forgetPortals();

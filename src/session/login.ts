@@ -125,6 +125,11 @@ export class ClientLogin {
             throw protocolViolation('received unencrypted data after an encryption request');
           this.#socket.write('N');
           break;
+        case 'terminate':
+          this.#done = true;
+          clearTimeout(this.#timer);
+          this.#socket.end();
+          return;
         case 'cancel':
           this.#done = true;
           return this.#host.cancel(packet.pid, packet.secretKey).finally(() => {

@@ -87,6 +87,17 @@ export class MergedRead {
     });
   }
 
+  /** What would be sent: to each node or bucket, for results of one column of text; and to put their rows together. */
+  async parts(
+    buckets: readonly number[],
+  ): Promise<{ readonly pieces: readonly BoundPiece[]; readonly final: BoundPiece | undefined }> {
+    const described = this.#read.merge && (await this.#describe(this.#read.merge));
+    const texts = this.#texts(described?.partial ?? this.#read.text, buckets);
+    const pieces = texts.map((text) => this.#piece(text, [0]));
+    const final = described && this.#finalPiece(described, texts[0]!, new GatheredColumns(described.columns));
+    return { pieces, final };
+  }
+
   async #describe(merge: ReadMerge): Promise<DescribedMerge> {
     this.#known.merge ??= await this.#c.onHome((home) =>
       describeMerge(home, merge, this.#run.described, () => this.#sortsAlike()),

@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import { assert } from '../base/assert.ts';
+import { BOUNDS } from '../base/bounds.ts';
 import type { Flushable, FlushQueue } from '../platform/flush-queue.ts';
 import { FrameWriter } from '../wire/frame-writer.ts';
 
@@ -15,6 +16,8 @@ export class ClientOutput implements Flushable {
   readonly #socket: Socket;
   readonly #queue: FlushQueue;
   #writer: FrameWriter | undefined;
+  /** So much was sent that somebody may have waited for it. */
+  onTaken: (() => void) | undefined;
   #ended = false;
 
   constructor(socket: Socket, queue: FlushQueue) {
@@ -43,7 +46,10 @@ export class ClientOutput implements Flushable {
     assert(writer.length === 0, 'a writer that was taken is empty');
     if (spare.length < SPARE_MAX) spare.push(writer);
     // What a backend still answers to a client that has been closed goes nowhere.
-    if (bytes.length > 0 && !this.#ended && !this.#socket.destroyed) this.#socket.write(bytes);
+    if (bytes.length === 0 || this.#ended || this.#socket.destroyed) return;
+    // What the system takes at once is followed by no 'drain'.
+    const isTaken = this.#socket.write(bytes);
+    if (isTaken && bytes.length > BOUNDS.clientUnsentBytesMax) this.onTaken?.();
   }
 
   /** Sends what is there and closes. */

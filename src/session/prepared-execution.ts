@@ -6,16 +6,19 @@
 import type { BackendConnection } from '../backend/connection.ts';
 import type { ResponseSink } from '../backend/pending.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
-import { notSupported, objectError } from '../base/errors.ts';
+import { notSupported, objectError, type PosternError } from '../base/errors.ts';
 import { type Choice, choose, chooseNow, SCATTERED } from '../execute/choose.ts';
 import { describeStatement } from '../execute/describe.ts';
+import { describeExplain } from '../execute/explain-report.ts';
 import type { CachedQuery, Described } from '../execute/plan-cache.ts';
 import { OID, portableOids } from '../pg/oid.ts';
-import type { StatementPlan, WriteFacts } from '../plan/plan.ts';
-import { rewriteQuery } from '../plan/rewrite.ts';
+import type { Placement, StatementPlan, WriteFacts } from '../plan/plan.ts';
+import { positionsWithoutLeaves, rewriteQuery } from '../plan/rewrite.ts';
 import type { BindView } from '../wire/frontend.ts';
+import { Backend } from '../wire/message-types.ts';
 import type { Conversation } from './conversation.ts';
 import { InjectedParse, type RequestTag } from './responses.ts';
+import { type ReadValues, withReads } from './sequences.ts';
 
 /** A text that a client has prepared, or that was lifted from one that it has sent. */
 export interface ClientStatement {
@@ -55,8 +58,10 @@ export class PreparedExecution {
     const { plan } = statement.cached;
     const [only] = plan.statements;
     if (!isOfLeaves(only)) {
+      if (only?.needsPinBefore) return this.#bindReading(statement, only);
       const shared = this.sharedOf(statement);
-      const tag = { statement: shared, name: statement.name };
+      const mapPosition = positionsWithoutLeaves(plan);
+      const tag = { statement: shared, name: statement.name, mapPosition };
       return { shared, nodeId: this.nodeOf(only), tag, extra: undefined };
     }
     const described = this.describeKeyed(statement);
@@ -71,6 +76,33 @@ export class PreparedExecution {
     const choice = chooseNow(plan, values, this.#c.chooseContext);
     if (choice) return this.#bindKeyed(statement, choice);
     return choose(plan, values, this.#c.chooseContext).then((chosen) => this.#bindKeyed(statement, chosen));
+  }
+
+  /** The values of currval() and lastval() go behind the client's own, or the statement goes as it is. */
+  #bindReading(statement: ClientStatement, only: StatementPlan): BoundStatement | Promise<BoundStatement> {
+    const bind = (values: ReadValues): BoundStatement => {
+      const nodeId = this.nodeOf(only);
+      if (values === 'asItIs') {
+        const shared = this.sharedOf(statement);
+        return { shared, nodeId, tag: { statement: shared, name: statement.name }, extra: undefined };
+      }
+      const { parameterCount } = only;
+      if (statement.oids.length > parameterCount) throw tooManyTypes();
+      const oids = [...statement.oids, ...Array<number>(parameterCount - statement.oids.length).fill(0)];
+      const { text } = rewriteQuery(
+        withReads(statement.cached.plan),
+        [{ bucket: -1, ids: values }],
+        'parameter',
+      );
+      const shared = this.#c.state.context.statements.get(
+        text,
+        [...portableOids(oids), ...values.map(() => OID.int8)],
+        this.#c.lease.scope,
+      );
+      return { shared, nodeId, tag: { statement: shared, name: statement.name }, extra: values };
+    };
+    const values = this.#c.sequences.read(only);
+    return values instanceof Promise ? values.then(bind) : bind(values);
   }
 
   /** What is sent for a statement without a leaf. */
@@ -104,6 +136,17 @@ export class PreparedExecution {
   /** Has the home node check and describe a keyed statement, once per text and map. undefined: it is known. */
   describeKeyed(statement: ClientStatement): Promise<void> | undefined {
     if (statement.described) return undefined;
+    const [only] = statement.cached.plan.statements;
+    // What it names may be on another node, or in the session alone.
+    if (only?.placement.kind === 'explain' && only.parameterCount === 0 && statement.oids.length === 0) {
+      statement.described = describeExplain(only.placement.format);
+      return undefined;
+    }
+    // It has neither parameters nor rows.
+    if (only?.placement.kind === 'copy') {
+      statement.described = NOTHING_DESCRIBED;
+      return undefined;
+    }
     const key = statement.oids.join(',');
     const known = statement.cached.described.get(key);
     if (known) {
@@ -129,6 +172,8 @@ export class PreparedExecution {
         return this.#c.lease.steps.cursorNodeId(statement.placement.name);
       case 'reference':
         return this.#c.readingNodeId();
+      case 'node':
+        return statement.placement.nodeId;
       default:
         return this.#c.homeNodeId;
     }
@@ -181,13 +226,11 @@ export class PreparedExecution {
     const oids = [...portableOids(described.parameterOids)];
     const { suppliedIds } = only!.placement as LeafPlacement;
     if (suppliedIds.length > 0 && oids.length !== only!.parameterCount) {
-      throw notSupported(
-        'the statement declares more parameters than it uses',
-        'Declare as many types as there are parameters, or none.',
-      );
+      throw tooManyTypes();
     }
-    for (const { table, column } of suppliedIds)
-      oids.push(table.columns.find(({ name }) => name === column)?.typeOid ?? OID.int8);
+    for (const { table, column, call } of suppliedIds)
+      if (call) oids.push(OID.int8);
+      else oids.push(table.columns.find(({ name }) => name === column)?.typeOid ?? OID.int8);
     const shared = this.#c.state.context.statements.get(text, oids, scope);
     // A scope of one transaction is not worth remembering.
     if (scope !== this.#c.state.scope) return shared;
@@ -201,11 +244,26 @@ export class PreparedExecution {
   }
 }
 
+function tooManyTypes(): PosternError {
+  return notSupported(
+    'the statement declares more parameters than it uses',
+    'Declare as many types as there are parameters, or none.',
+  );
+}
+
 /** Does the statement go to leaves, or to all copies of a table, and is so described on the home node? */
 export function isOfLeaves(statement: StatementPlan | undefined): boolean {
   const kind = statement?.placement.kind;
-  return kind === 'keyed' || kind === 'scattered' || kind === 'referenceWrite';
+  return kind !== undefined && OF_LEAVES.has(kind);
 }
+
+const OF_LEAVES = new Set<Placement['kind']>(['keyed', 'scattered', 'referenceWrite', 'explain', 'copy']);
+
+const NOTHING_DESCRIBED: Described = {
+  parameterOids: [],
+  rows: Buffer.from([Backend.NoData, 0, 0, 0, 4]),
+  leaves: new Map(),
+};
 
 type LeafPlacement = Extract<StatementPlan['placement'], { kind: 'keyed' }>;
 

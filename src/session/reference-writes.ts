@@ -236,7 +236,7 @@ function clientFormats({ view, buffer }: ScatteredPortal, count: number): (0 | 1
 }
 
 /** A bug in Postern, or somebody has written to one copy by itself. Nothing of this statement stays. */
-function copiesDiffer(tableName: string, node: NodeInfo): PosternError {
+export function copiesDiffer(tableName: string, node: NodeInfo): PosternError {
   return new PosternError({
     sqlState: 'XX001',
     message: `the copy of reference table "${tableName}" on node "${node.name}" differs from that of the home node`,
@@ -246,7 +246,7 @@ function copiesDiffer(tableName: string, node: NodeInfo): PosternError {
 }
 
 /** Retry is right on another router, or on this one with its new configuration. */
-function unknownNode(node: NodeInfo): PosternError {
+export function unknownNode(node: NodeInfo): PosternError {
   return objectError(
     '55000',
     `this router does not know node "${node.name}", which has joined the cluster`,

@@ -23,6 +23,7 @@ import type { FrameWriter } from '../wire/frame-writer.ts';
 import { Backend } from '../wire/message-types.ts';
 import { inUsersNames, isMissingLeaf, type LeafTarget } from './leaf-errors.ts';
 import type { Lease } from './lease.ts';
+import type { Measurement } from './measurement.ts';
 import type { ClientState } from './state.ts';
 
 /** Parameters that a client is told of when they change; the others are fixed at login. */
@@ -57,10 +58,16 @@ const TOLD_IN_FAILED = new Set([
 export interface RequestTag {
   /** The statement goes to a leaf: its errors are told in the user's names. */
   readonly leaf?: LeafTarget | undefined;
+  /** From a character position in the text that was sent to one in the client's, if they differ. */
+  readonly mapPosition?: ((position: number) => number) | undefined;
   /** The request prepares or binds this. */
   readonly statement?: SharedStatement | undefined;
   /** The client's name for it. */
   readonly name?: string | undefined;
+  /** Of an execution, for postern.statements. */
+  readonly measurement?: Measurement | undefined;
+  /** Hears of its rows, whole frames. */
+  readonly onRows?: ((buffer: Buffer, start: number, end: number) => void) | undefined;
   readonly onDone?: (() => void) | undefined;
   /** `skipped`: not by its own fault, but because an earlier message of the pipeline failed. */
   readonly onFailed?: ((skipped: boolean) => void) | undefined;
@@ -161,6 +168,10 @@ export class Responses implements ResponseSink {
         break;
       case Backend.CommandComplete:
         this.#state.copyIn = false;
+        if (request?.measurement) {
+          request.measurement.addRows(reader.buffer, reader.end);
+          if (kind !== Pending.query) request.measurement.end();
+        }
         this.changedRowsOn = request?.leaf && tellsChangedRows(reader) ? this.#lease.connection : undefined;
         break;
       case Backend.ParseComplete:
@@ -172,7 +183,8 @@ export class Responses implements ResponseSink {
     this.#checkCopying();
   }
 
-  onRows(buffer: Buffer, start: number, end: number): void {
+  onRows(buffer: Buffer, start: number, end: number, tag?: unknown): void {
+    (tag as RequestTag | undefined)?.onRows?.(buffer, start, end);
     this.#state.output.writer.raw(buffer, start, end);
     this.onOutput();
   }
@@ -280,6 +292,7 @@ export class Responses implements ResponseSink {
     const { connection } = this.#lease;
     this.#state.copyIn = false;
     this.pipelineFailed = false;
+    request?.measurement?.end();
     if (connection) {
       if (connection !== this.#toldBy || connection.parametersVersion !== this.#toldVersion)
         this.#tellParameters(connection);
@@ -302,6 +315,7 @@ export class Responses implements ResponseSink {
     const statement = request?.statement;
     if (kind !== Pending.query && kind !== Pending.sync) this.pipelineFailed = true;
     if (kind !== Pending.query) request?.onFailed?.(false);
+    request?.measurement?.fail();
     if (statement && connection && isStalePlan(readErrorFields(reader))) {
       // The table has changed under a statement that was prepared before: the next one prepares it afresh.
       connection.prepared.drop(statement);
@@ -318,6 +332,13 @@ export class Responses implements ResponseSink {
     const victimOf = this.#lease.branches.waits.victimOf(frame);
     if (victimOf) {
       encodeErrorResponse(writer, victimOf);
+      return;
+    }
+    if (request?.mapPosition && !request.leaf) {
+      const fields = readErrorFields(frame);
+      const position = fields.get('P');
+      if (position !== undefined) fields.set('P', String(request.mapPosition(Number(position))));
+      encodeErrorFields(writer, 'E', fields);
       return;
     }
     if (request?.leaf) {

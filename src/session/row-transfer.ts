@@ -17,7 +17,7 @@ import { piecesOfBatch, RowShape } from '../execute/row-batch.ts';
 import { nodeOf } from '../execute/scatter.ts';
 import { quoteIdentifier, quoteLiteral, quoteQualified } from '../pg/identifier.ts';
 import { portableOids } from '../pg/oid.ts';
-import type { KeySource } from '../plan/plan.ts';
+import type { KeyScope } from '../plan/key-limits.ts';
 import { textOfReplacement } from '../plan/rewrite.ts';
 import type { RowTarget, ScatterCopy, ScatterMove } from '../plan/scatter.ts';
 import type { ScatterRead } from '../plan/scatter-read.ts';
@@ -40,9 +40,9 @@ export interface PieceRunner {
     options: { readonly writes: boolean },
     rows: RowsListener,
   ): Promise<readonly string[]>;
-  bucketsOfKeys(run: ScatteredRun, keys: readonly KeySource[] | undefined): Promise<number[]>;
-  /** Runs a query that has to be merged. */
-  answerMerged(run: ScatteredRun, read: ScatterRead, rows: RowsListener): Promise<void>;
+  bucketsOfKeys(run: ScatteredRun, keys: KeyScope): Promise<number[]>;
+  /** Runs a query that may have to be merged. Gives its command tag. */
+  answerMerged(run: ScatteredRun, read: ScatterRead, rows: RowsListener): Promise<string>;
   /** The pieces of a query whose rows are those of its pieces, as they are. */
   piecesOfQuery(run: ScatteredRun): Promise<readonly SourcePiece[]>;
 }
@@ -82,11 +82,13 @@ export class RowTransfer {
       if (target.atOnce && merged.length > size) throw tooManyAtOnce(shape);
       for (let at = 0; at < merged.length; at += size)
         count += await this.#insert(merged.slice(at, at + size), { run, shape, target, output });
+      if (merged.length === 0) await this.#insert([], { run, shape, target, output });
       return `INSERT 0 ${count}`;
     }
     const pieces = await this.#sourcePieces(scatter, run, source.statement);
     const writes = !source.statement.cached.plan.statements[0]!.readOnly;
     const count = await this.#transfer({ ...{ run, pieces, shape, target, output, writes }, deletes: false });
+    if (count === 0) await this.#insert([], { run, shape, target, output });
     return `INSERT 0 ${count}`;
   }
 
@@ -117,7 +119,7 @@ export class RowTransfer {
     return `UPDATE ${count}`;
   }
 
-  /** All rows of a query that has to be merged; undefined: of one that has not. */
+  /** All rows of a query that has to be merged, or read through the mesh; undefined: of any other. */
   async #mergedRows(
     run: ScatteredRun,
     statement: ClientStatement,
@@ -125,8 +127,9 @@ export class RowTransfer {
   ): Promise<readonly Row[] | undefined> {
     const [only] = statement.cached.plan.statements;
     const { placement } = only!;
-    if (placement.kind !== 'scattered' || placement.scatter.kind !== 'read' || !placement.scatter.merge)
-      return undefined;
+    if (placement.kind !== 'scattered') return undefined;
+    const { scatter } = placement;
+    if (scatter.kind !== 'mesh' && !(scatter.kind === 'read' && scatter.merge)) return undefined;
     const { view, buffer } = run.portal;
     const all = run.described.parameterOids.map((_, index) => index);
     // Behind two empty names.
@@ -139,13 +142,15 @@ export class RowTransfer {
     };
     const rows: Row[] = [];
     let size = 0;
-    await this.#runner.answerMerged(source, placement.scatter, {
+    const listener: RowsListener = {
       onRows: (_, received, start, end) => {
         size += end - start;
         if (size > BOUNDS.gatheredBytesMax) return;
         for (const frame of rowFrames(received, start, end)) rows.push(readDataRow(frame));
       },
-    });
+    };
+    if (scatter.kind === 'mesh') await this.#c.mesh.answer(source, listener);
+    else await this.#runner.answerMerged(source, scatter, listener);
     if (size > BOUNDS.gatheredBytesMax) throw tooLarge();
     return rows;
   }
@@ -217,6 +222,7 @@ export class RowTransfer {
     return count;
   }
 
+  /** Of no rows: one INSERT of none, for what a server says of the table, the rights to it before all. */
   async #insert(
     given: readonly Row[],
     options: { run: ScatteredRun; shape: RowShape; target: RowTarget; output: RowsListener },
@@ -225,9 +231,12 @@ export class RowTransfer {
     const { plan, portal, described } = run;
     const rows = await this.#withIds(given, shape);
     const keys = rows.map((row) => shape.keyOf(row));
-    const buckets = await bucketsOf(shape.table, keys, { bind: undefined, ids: [] }, (text) =>
-      this.#c.askAnyNode(text),
-    );
+    const buckets =
+      rows.length === 0
+        ? [0]
+        : await bucketsOf(shape.table, keys, { bind: undefined, ids: [] }, (text) =>
+            this.#c.askAnyNode(text),
+          );
     const client = { view: portal.view, buffer: portal.buffer, oids: portableOids(described.parameterOids) };
     const pieces = piecesOfBatch({ shape, rows, buckets, target, plan, client });
     const bound = pieces.map(
@@ -243,8 +252,11 @@ export class RowTransfer {
   async #withIds(rows: readonly Row[], { supplied, table }: RowShape): Promise<readonly Row[]> {
     if (supplied.length === 0) return rows;
     const columns: number[][] = [];
-    for (const { name } of supplied)
-      columns.push(await this.#c.state.context.ids.take(table, name, rows.length));
+    for (const { name } of supplied) {
+      const ids = await this.#c.ids.take(table, name, rows.length);
+      this.#c.sequences.noteSupplied({ table, column: name }, ids.at(-1)!);
+      columns.push(ids);
+    }
     return rows.map((row, i) => [...row, ...columns.map((ids) => Buffer.from(String(ids[i])))]);
   }
 

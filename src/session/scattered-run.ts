@@ -1,7 +1,9 @@
 /** What is known of one execution of a statement over several buckets, and the sum of its pieces' command tags. */
+import { notSupported } from '../base/errors.ts';
 import type { ShardedTable } from '../catalog/map.ts';
 import type { Described } from '../execute/plan-cache.ts';
-import type { QueryPlan, StatementPlan, SuppliedId } from '../plan/plan.ts';
+import type { Placement, QueryPlan, StatementPlan, SuppliedId } from '../plan/plan.ts';
+import type { Scatter } from '../plan/scatter.ts';
 import type { BindView } from '../wire/frontend.ts';
 import type { ClientStatement } from './prepared-execution.ts';
 
@@ -13,6 +15,10 @@ export interface ScatteredPortal {
   readonly buffer: Buffer;
   /** Executed: it has no rows that a second Execute could go on with. */
   done: boolean;
+  /** Of an EXPLAIN that is read in portions. */
+  rowsLeft?: Buffer[];
+  /** Set while a connection is held for it. */
+  release?: () => Promise<void>;
 }
 
 /** The parts of a statement that is carried out. */
@@ -35,4 +41,32 @@ export function summedTag(tags: readonly string[]): string {
 
 export function countOf(tag: string): number {
   return Number(/\d+$/.exec(tag)?.[0] ?? 0);
+}
+
+/** Throws 0A000 for what has to be carried out as a whole. */
+export function runInPortions(statement: StatementPlan, portal: ScatteredPortal): ScatteredRun {
+  const { plan } = portal.statement.cached;
+  const { placement } = statement;
+  const scatter =
+    placement.kind === 'scattered' || placement.kind === 'keyed' ? scatterOf(placement) : undefined;
+  const isRead = statement.readOnly && (scatter?.scatter.kind === 'read' || scatter?.scatter.kind === 'mesh');
+  if (!isRead || (scatter.scatter.kind === 'mesh' && scatter.scatter.cursor !== undefined))
+    throw notSupported(
+      'this statement over several buckets cannot be executed with a limit of rows',
+      'Set no fetch size for it, or use LIMIT.',
+    );
+  const { table, suppliedIds } = scatter;
+  return { plan, statement, table, described: portal.statement.described!, portal, suppliedIds };
+}
+
+export function scatterOf(placement: Placement): {
+  scatter: Scatter;
+  table: ShardedTable;
+  suppliedIds: readonly SuppliedId[];
+} {
+  if (placement.kind === 'scattered') return placement;
+  if (placement.kind !== 'keyed' || !placement.several)
+    throw notSupported('the statement is of one bucket', 'This is a bug in Postern.');
+  const { several, table, suppliedIds } = placement;
+  return { scatter: several, table, suppliedIds };
 }

@@ -5,31 +5,59 @@
  * Invariant: outside of a transaction, an answer to the simple protocol says that it is done only when it has committed on
  * all nodes; in the extended protocol the transaction ends with the pipeline's Sync, as PostgreSQL's own does.
  */
+import { rowFrames } from '../backend/row-frames.ts';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { notSupported, objectError, PosternError, queryCanceled } from '../base/errors.ts';
-import type { ShardedTable } from '../catalog/map.ts';
-import { bucketsOf } from '../execute/route.ts';
-import { inOrder, type Piece, piecesOfLeaves, piecesOfRead, piecesOfRows } from '../execute/scatter.ts';
+import { chooseBucket } from '../execute/choose.ts';
+import { bucketsOf, bucketsWithin, type KeyValues, SEVERAL } from '../execute/route.ts';
+import {
+  inOrder,
+  nodeOf,
+  type Piece,
+  piecesOfLeaves,
+  piecesOfRead,
+  piecesOfRows,
+} from '../execute/scatter.ts';
 import { portableOids } from '../pg/oid.ts';
-import type { KeySource, Placement, QueryPlan, SuppliedId } from '../plan/plan.ts';
-import type { Scatter } from '../plan/scatter.ts';
+import type { CopyPlacement } from '../plan/copy.ts';
+import type { ExplainPlacement } from '../plan/explain.ts';
+import type { KeyScope } from '../plan/key-limits.ts';
+import type { KeySource, QueryPlan, SuppliedId } from '../plan/plan.ts';
+import { rewriteQuery } from '../plan/rewrite.ts';
+import type { Scatter, ScatterRows } from '../plan/scatter.ts';
 import type { ScatterRead } from '../plan/scatter-read.ts';
-import { encodeCommandComplete } from '../wire/backend.ts';
+import { encodeCommandComplete, encodePortalSuspended } from '../wire/backend.ts';
 import { BindView, bindTail, bindTailOf, textBindFrame } from '../wire/frontend.ts';
 import { Backend } from '../wire/message-types.ts';
 import type { Conversation } from './conversation.ts';
+import { runCopy } from './copy.ts';
+import { CarriedQueries } from './copy-query.ts';
+import { ExplainRun } from './explain-run.ts';
+import { LookupWrites } from './lookup-writes.ts';
+import { type Measurement, measure } from './measurement.ts';
 import { MergedRead } from './merged-read.ts';
 import { type BoundPiece, RunningPieces } from './pieces.ts';
 import type { ClientStatement, PreparedExecution } from './prepared-execution.ts';
 import { runReferenceWrite } from './reference-writes.ts';
 import { RowTransfer, type SourcePiece } from './row-transfer.ts';
 import { RowsInOrder, type RowsListener } from './rows-in-order.ts';
-import { countOf, type ScatteredPortal, type ScatteredRun, summedTag } from './scattered-run.ts';
+import {
+  countOf,
+  runInPortions,
+  type ScatteredPortal,
+  type ScatteredRun,
+  scatterOf,
+  summedTag,
+} from './scattered-run.ts';
 
 export class ScatteredStatements {
   readonly #c: Conversation;
   readonly #execution: PreparedExecution;
+  /** Of the statement that is being carried out, if it may change unique values off the key. */
+  #lookups: LookupWrites | undefined;
+  /** Of the statement that is being carried out. */
+  #measurement: Measurement | undefined;
 
   constructor(conversation: Conversation, execution: PreparedExecution) {
     this.#c = conversation;
@@ -48,7 +76,7 @@ export class ScatteredStatements {
     const { branches } = this.#c.lease;
     let tag: string;
     try {
-      tag = await this.#run(portal, hasRows ? rows : undefined);
+      tag = await this.#measured(portal, hasRows ? rows : undefined);
     } catch (error) {
       // What fails between its pieces leaves the transaction open.
       if (branches.implicit) await branches.rollback();
@@ -76,18 +104,81 @@ export class ScatteredStatements {
   async execute(portal: ScatteredPortal, name: string, maxRows: number): Promise<void> {
     if (portal.done) throw objectError('55000', `portal "${name}" cannot be run`);
     const { rows } = portal.statement.described!;
-    if (maxRows > 0 && rows[0] === Backend.RowDescription) {
-      throw notSupported(
-        'a statement over several buckets cannot be executed with a limit of rows',
-        'Set no fetch size for it, or use LIMIT.',
-      );
-    }
+    const [only] = portal.statement.cached.plan.statements;
+    if (only?.placement.kind === 'explain' && (maxRows > 0 || portal.rowsLeft))
+      return await this.#explainPortion(only.placement, portal, maxRows);
+    if (this.#c.mesh.holds(portal) || (maxRows > 0 && rows[0] === Backend.RowDescription))
+      return await this.#portion(portal, maxRows);
     portal.done = true;
-    const tag = await this.#run(portal, undefined);
+    const tag = await this.#measured(portal, undefined);
     encodeCommandComplete(this.#c.state.output.writer, tag);
   }
 
+  /** An Execute with a limit of rows: the mesh has portals that can be gone on with. */
+  async #portion(portal: ScatteredPortal, maxRows: number): Promise<void> {
+    const { statement } = portal;
+    const [only] = statement.cached.plan.statements;
+    this.#refuseState(statement.cached.plan);
+    this.#c.isCanceled = false;
+    const run = runInPortions(only!, portal);
+    const output = new ScatteredOutput(this.#c, undefined);
+    const tag = await this.#c.mesh.portion(run, maxRows, output);
+    const { writer } = this.#c.state.output;
+    if (tag === undefined) encodePortalSuspended(writer);
+    else {
+      portal.done = true;
+      encodeCommandComplete(writer, tag);
+    }
+  }
+
+  /** The rows of an EXPLAIN are made at once, and kept. */
+  async #explainPortion(
+    placement: ExplainPlacement,
+    portal: ScatteredPortal,
+    maxRows: number,
+  ): Promise<void> {
+    if (!portal.rowsLeft) {
+      const rows: Buffer[] = [];
+      this.#refuseState(portal.statement.cached.plan);
+      this.#c.isCanceled = false;
+      await this.#explained(placement, portal, {
+        onRows: (_index, buffer, start, end) => {
+          for (const frame of rowFrames(buffer, start, end))
+            rows.push(Buffer.from(buffer.subarray(frame.bodyStart - 5, frame.end)));
+        },
+      });
+      portal.rowsLeft = rows;
+    }
+    const { writer } = this.#c.state.output;
+    const told = portal.rowsLeft.splice(0, maxRows > 0 ? maxRows : portal.rowsLeft.length);
+    for (const frame of told) writer.raw(frame, 0, frame.length);
+    if (maxRows > 0 && told.length === maxRows) encodePortalSuspended(writer);
+    else {
+      portal.done = true;
+      encodeCommandComplete(writer, 'EXPLAIN');
+    }
+  }
+
+  #explained(placement: ExplainPlacement, portal: ScatteredPortal, rows: RowsListener): Promise<string> {
+    const parts = { conversation: this.#c, execution: this.#execution, scattered: this };
+    return new ExplainRun({ ...parts, placement, portal }).answer(rows);
+  }
+
   /** `columns`: a RowDescription to be sent before the first row, or the end. Gives the command tag. */
+  async #measured(portal: ScatteredPortal, columns: Buffer | undefined): Promise<string> {
+    const measurement = measure(this.#c.state, portal.statement.cached, undefined);
+    this.#measurement = measurement;
+    try {
+      const tag = await this.#run(portal, columns);
+      measurement?.addCount(countOf(tag));
+      measurement?.end();
+      return tag;
+    } catch (error) {
+      measurement?.fail();
+      throw error;
+    }
+  }
+
   async #run(portal: ScatteredPortal, columns: Buffer | undefined): Promise<string> {
     const { statement } = portal;
     const { plan } = statement.cached;
@@ -95,23 +186,97 @@ export class ScatteredStatements {
     this.#refuseState(plan);
     this.#c.isCanceled = false;
     if (only!.placement.kind === 'referenceWrite') return await this.#referenceWrite(portal, columns);
+    if (only!.placement.kind === 'copy') return await this.#copy(only!.placement, portal);
+    if (only!.placement.kind === 'explain') return await this.#explain(only!.placement, portal, columns);
+    if (!only!.keepsLookups) return await this.#runParts(portal, columns);
+    const lookups = new LookupWrites(this.#c);
+    this.#lookups = lookups;
+    let tag: string;
+    try {
+      tag = await this.#runParts(portal, columns);
+    } finally {
+      this.#lookups = undefined;
+    }
+    await lookups.keep(this);
+    return tag;
+  }
+
+  async #runParts(portal: ScatteredPortal, columns: Buffer | undefined): Promise<string> {
+    const { statement } = portal;
+    const { plan } = statement.cached;
+    const [only] = plan.statements;
+    const one = only!.keepsLookups ? await this.#oneBucket(portal) : undefined;
+    if (one) {
+      const output = new ScatteredOutput(this.#c, columns);
+      const tag = summedTag(await this.runPieces(one.run, [one.piece], output));
+      output.end();
+      return tag;
+    }
     const { scatter, table, suppliedIds } = scatterOf(only!.placement);
     const described = statement.described!;
     const run: ScatteredRun = { plan, statement: only!, table, described, portal, suppliedIds };
+    this.#measurement?.notePlace(scatter.kind === 'mesh' ? 'mesh' : 'scattered');
     const output = new ScatteredOutput(this.#c, columns);
-    const tag = await this.#carryOut(scatter, run, output);
+    const tag = await this.carryOut(scatter, run, output);
     output.end();
     return tag;
   }
 
+  async #copy(placement: CopyPlacement, portal: ScatteredPortal): Promise<string> {
+    const lookups = new LookupWrites(this.#c);
+    this.#c.copiedLookups = lookups;
+    let tag: string;
+    try {
+      const queries = new CarriedQueries(this.#c, this.#execution, this);
+      tag = await runCopy(this.#c, placement, { portal, queries });
+    } finally {
+      this.#c.copiedLookups = undefined;
+    }
+    await lookups.keep(this);
+    return tag;
+  }
+
+  /** A statement of one bucket, which goes this way for its unique values alone. */
+  async #oneBucket(portal: ScatteredPortal): Promise<{ run: ScatteredRun; piece: Piece } | undefined> {
+    const { statement, view, buffer } = portal;
+    const { plan } = statement.cached;
+    const [only] = plan.statements;
+    const { placement } = only!;
+    if (placement.kind !== 'keyed') return undefined;
+    const described = statement.described!;
+    const { table, suppliedIds } = placement;
+    const bind = { view, buffer, oids: described.parameterOids };
+    const { bucket, ids } = await chooseBucket(placement, bind, this.#c.chooseContext);
+    if (bucket === SEVERAL) return undefined;
+    const { text, mapPosition } = rewriteQuery(plan, [{ bucket, ids }], 'literal');
+    const piece = {
+      ...{ nodeId: nodeOf(table, bucket), table, bucket, text, mapPosition },
+      ...{ parameters: undefined, recurs: ids.length === 0, rows: undefined },
+    };
+    return { run: { plan, statement: only!, table, described, portal, suppliedIds }, piece };
+  }
+
   async #referenceWrite(portal: ScatteredPortal, columns: Buffer | undefined): Promise<string> {
+    this.#measurement?.noteNodes(this.#c.map.nodes.map(({ id }) => id));
     const output = new ScatteredOutput(this.#c, columns);
     const tag = await runReferenceWrite(this.#c, portal, output);
     output.end();
     return tag;
   }
 
-  async #carryOut(scatter: Scatter, run: ScatteredRun, output: ScatteredOutput): Promise<string> {
+  async #explain(
+    placement: ExplainPlacement,
+    portal: ScatteredPortal,
+    columns: Buffer | undefined,
+  ): Promise<string> {
+    const output = new ScatteredOutput(this.#c, columns);
+    const tag = await this.#explained(placement, portal, output);
+    output.end();
+    return tag;
+  }
+
+  /** Gives the command tag. */
+  async carryOut(scatter: Scatter, run: ScatteredRun, output: RowsListener): Promise<string> {
     switch (scatter.kind) {
       case 'leaves': {
         const buckets = await this.bucketsOfKeys(run, scatter.keys);
@@ -119,10 +284,7 @@ export class ScatteredStatements {
         return summedTag(await this.runPieces(run, pieces, output));
       }
       case 'rows': {
-        const ids = await this.#takeIds(run.suppliedIds);
-        const keys = scatter.rows.map(({ key }) => key);
-        const buckets = await this.#bucketsOf(run, keys, ids);
-        const pieces = piecesOfRows(run.plan, scatter, { table: run.table, buckets, ids });
+        const pieces = await this.piecesOfValues(run, scatter);
         const inOrder = new RowsInOrder(
           pieces.map(({ rows }) => rows!),
           output,
@@ -133,8 +295,11 @@ export class ScatteredStatements {
       }
       case 'read': {
         const buckets = await this.bucketsOfKeys(run, scatter.keys);
+        this.#measurement?.noteNodes(buckets.map((bucket) => nodeOf(run.table, bucket)));
         return new MergedRead(this.#c, scatter, run).answer(buckets, output);
       }
+      case 'mesh':
+        return this.#c.mesh.answer(run, output);
       case 'copy':
         return new RowTransfer(this.#c, this.#execution, this).copy(scatter, run, output);
       case 'move':
@@ -142,13 +307,23 @@ export class ScatteredStatements {
     }
   }
 
+  async piecesOfValues(run: ScatteredRun, scatter: ScatterRows): Promise<Piece[]> {
+    const ids = await this.#takeIds(run.suppliedIds);
+    const keys = scatter.rows.map(({ key }) => key);
+    const buckets = await this.#bucketsOf(run, keys, ids);
+    return piecesOfRows(run.plan, scatter, { table: run.table, buckets, ids });
+  }
+
   /** The buckets of these keys, or all, in the order in which they are worked on. */
-  async bucketsOfKeys(run: ScatteredRun, keys: readonly KeySource[] | undefined): Promise<number[]> {
+  async bucketsOfKeys(run: ScatteredRun, keys: KeyScope): Promise<number[]> {
+    if (keys && 'limits' in keys)
+      return inOrder(run.table, bucketsWithin(run.table, keys.limits, valuesOf(run, [])));
+
     return inOrder(run.table, keys && (await this.#bucketsOf(run, keys, [])));
   }
 
-  async answerMerged(run: ScatteredRun, read: ScatterRead, rows: RowsListener): Promise<void> {
-    await new MergedRead(this.#c, read, run).answer(await this.bucketsOfKeys(run, read.keys), rows);
+  async answerMerged(run: ScatteredRun, read: ScatterRead, rows: RowsListener): Promise<string> {
+    return await new MergedRead(this.#c, read, run).answer(await this.bucketsOfKeys(run, read.keys), rows);
   }
 
   /** The parts of a query whose rows together are those of the query, as they are. */
@@ -159,22 +334,28 @@ export class ScatteredStatements {
   }
 
   #bucketsOf(run: ScatteredRun, keys: readonly KeySource[], ids: readonly number[]): Promise<number[]> {
-    const { portal, described, table } = run;
-    const bind = { view: portal.view, buffer: portal.buffer, oids: described.parameterOids };
-    return bucketsOf(table, keys, { bind, ids }, (text) => this.#c.askAnyNode(text));
+    return bucketsOf(run.table, keys, valuesOf(run, ids), (text) => this.#c.askAnyNode(text));
   }
 
   async #takeIds(suppliedIds: readonly SuppliedId[]): Promise<number[]> {
+    const { sequences, ids: source } = this.#c;
     const ids: number[] = new Array(suppliedIds.length).fill(0);
-    const byColumn = new Map<string, { readonly table: ShardedTable; readonly at: number[] }>();
-    for (const [index, { table, column }] of suppliedIds.entries()) {
-      const known = byColumn.get(column);
+    const byColumn = new Map<string, { readonly supplied: SuppliedId; readonly at: number[] }>();
+    for (const [index, supplied] of suppliedIds.entries()) {
+      if (supplied.call === 'currval' || supplied.call === 'lastval') continue;
+      const key = `${supplied.table.id} ${supplied.column}`;
+      const known = byColumn.get(key);
       if (known) known.at.push(index);
-      else byColumn.set(column, { table, at: [index] });
+      else byColumn.set(key, { supplied, at: [index] });
     }
-    for (const [column, { table, at }] of byColumn) {
-      const taken = await this.#c.state.context.ids.take(table, column, at.length);
+    for (const { supplied, at } of byColumn.values()) {
+      const taken = await source.take(supplied.table, supplied.column, at.length);
       for (const [i, index] of at.entries()) ids[index] = taken[i]!;
+    }
+    for (const [index, supplied] of suppliedIds.entries()) {
+      if (supplied.call === 'currval' || supplied.call === 'lastval')
+        ids[index] = sequences.valueOf(supplied);
+      else sequences.noteSupplied(supplied, ids[index]!);
     }
     return ids;
   }
@@ -195,9 +376,20 @@ export class ScatteredStatements {
     { writes }: { readonly writes: boolean },
     rows: RowsListener,
   ): Promise<readonly string[]> {
+    const run = (pieces: readonly BoundPiece[], listener: RowsListener) =>
+      this.#runOnBranches(pieces, writes, listener);
+    return writes && this.#lookups ? await this.#lookups.around(bound, rows, run) : await run(bound, rows);
+  }
+
+  async #runOnBranches(
+    bound: readonly BoundPiece[],
+    writes: boolean,
+    rows: RowsListener,
+  ): Promise<readonly string[]> {
     if (this.#c.isCanceled) throw queryCanceled();
     const { branches } = this.#c.lease;
     const nodeIds = [...new Set(bound.map(({ nodeId }) => nodeId))];
+    this.#measurement?.noteNodes(nodeIds);
     const connections = await branches.enlist(nodeIds);
     const { catalog } = this.#c.state.context;
     const tags = await branches.run(() => {
@@ -299,16 +491,8 @@ export function columnsOfPortal({ view, buffer, statement }: ScatteredPortal): B
 /** Of a field in RowDescription behind its name; the last two are the format. */
 const FIELD_BYTES = 18;
 
-function scatterOf(placement: Placement): {
-  scatter: Scatter;
-  table: ShardedTable;
-  suppliedIds: readonly SuppliedId[];
-} {
-  if (placement.kind === 'scattered') return placement;
-  if (placement.kind !== 'keyed' || !placement.several)
-    throw notSupported('the statement is of one bucket', 'This is a bug in Postern.');
-  const { several, table, suppliedIds } = placement;
-  return { scatter: several, table, suppliedIds };
+function valuesOf({ portal, described }: ScatteredRun, ids: readonly number[]): KeyValues {
+  return { bind: { view: portal.view, buffer: portal.buffer, oids: described.parameterOids }, ids };
 }
 
 function noParameter(): PosternError {

@@ -50,6 +50,7 @@ export class Session {
     this.#lease.responses = this.#responses;
     const conversation = new Conversation(this.#state, this.#lease, this.#responses);
     conversation.unpark = () => this.#unpark();
+    conversation.onIntake = () => this.#pump();
     this.#conversation = conversation;
     const execution = new PreparedExecution(conversation);
     this.#simple = new SimpleProtocol(conversation, execution);
@@ -69,9 +70,12 @@ export class Session {
     this.#lease.onFree = () => {
       this.#extended.forgetPortals();
       this.#simple.onFree();
+      conversation.mesh.onFree();
+      conversation.sequences.onTransactionEnd();
     };
     this.#socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     this.#socket.on('drain', () => this.#onDrain());
+    this.#state.output.onTaken = () => this.#onDrain();
     this.#socket.on('close', () => this.#close());
     this.#socket.on('error', () => this.#socket.destroy());
   }
@@ -98,7 +102,7 @@ export class Session {
 
   #onData(chunk: Buffer): void {
     if (this.#closed) return;
-    if (this.#waiting) {
+    if (this.#waiting && !this.#takesRows) {
       // A parked session leaves its socket open for reading: it is seldom parked for long.
       this.#early = this.#early ? Buffer.concat([this.#early, chunk]) : chunk;
       this.#socket.pause();
@@ -115,8 +119,8 @@ export class Session {
 
   #pump(): void {
     try {
-      while (!this.#waiting && !this.#closed) {
-        if (this.#awaitsCopy() || this.#mustPause()) return;
+      while ((!this.#waiting || this.#conversation.copyIntake) && !this.#closed) {
+        if (this.#waiting ? this.#intakeIsFull() : this.#awaitsCopy() || this.#mustPause()) return;
         if (!this.#reader.next()) {
           if (this.#early) {
             const chunk = this.#early;
@@ -127,6 +131,10 @@ export class Session {
           this.#socket.resume();
           return;
         }
+        if (this.#waiting) {
+          this.#onIntakeFrame();
+          continue;
+        }
         const waiting = this.#onFrame();
         if (waiting === PARKED) this.#waiting = true;
         else if (waiting) this.#wait(waiting);
@@ -134,6 +142,47 @@ export class Session {
     } catch (error) {
       this.#onError(error);
     }
+  }
+
+  /** A statement is under way that takes what the client sends. */
+  get #takesRows(): boolean {
+    const { copyIntake } = this.#conversation;
+    return copyIntake !== undefined && !copyIntake.isFull;
+  }
+
+  #intakeIsFull(): boolean {
+    const intake = this.#conversation.copyIntake;
+    if (!intake?.isFull) return false;
+    this.#socket.pause();
+    intake.onRoom = () => {
+      intake.onRoom = undefined;
+      this.#pump();
+    };
+    return true;
+  }
+
+  /** A message of a client in a COPY FROM STDIN that the router carries out. */
+  #onIntakeFrame(): void {
+    const intake = this.#conversation.copyIntake!;
+    const { type, buffer, bodyStart, end } = this.#reader;
+    switch (type) {
+      case Frontend.CopyData:
+        intake.onData(buffer, bodyStart, end);
+        return;
+      case Frontend.CopyDone:
+        intake.onEnd();
+        return;
+      case Frontend.CopyFail:
+        intake.onFail(buffer.toString('utf8', bodyStart, Math.max(bodyStart, end - 1)));
+        return;
+      case Frontend.Flush:
+      case Frontend.Sync:
+        return;
+      case Frontend.Terminate:
+        this.#close();
+        return;
+    }
+    throw duringCopy(type);
   }
 
   #wait(until: Promise<void>): void {
@@ -244,9 +293,7 @@ export class Session {
       case Frontend.Terminate:
         return;
     }
-    throw protocolViolation(
-      `unexpected message type 0x${type.toString(16).toUpperCase()} during COPY from stdin`,
-    );
+    throw duringCopy(type);
   }
 
   /** Back-pressure: neither a client that doesn't read nor a backend that doesn't may fill the router's memory. */
@@ -330,6 +377,7 @@ export class Session {
     // Pieces that wait for the client to read would wait for ever.
     this.#conversation.runningPieces?.resume();
     this.#conversation.runningPieces?.cancel();
+    this.#conversation.mesh.end();
     this.#lease.end();
     this.#state.output.end();
     // A client that neither reads nor closes is not waited for.
@@ -338,6 +386,12 @@ export class Session {
     socket.resume();
     this.#onClosed();
   }
+}
+
+function duringCopy(type: number): PosternError {
+  return protocolViolation(
+    `unexpected message type 0x${type.toString(16).toUpperCase()} during COPY from stdin`,
+  );
 }
 
 function fatal(error: PosternError) {

@@ -10,19 +10,22 @@ import { inFailedTransaction, notSupported, PosternError } from '../base/errors.
 import { type Choice, choose, chooseNow, SCATTERED, SeveralNodes } from '../execute/choose.ts';
 import type { CachedQuery } from '../execute/plan-cache.ts';
 import type { QueryPlan, StatementPlan } from '../plan/plan.ts';
-import { rewriteQuery } from '../plan/rewrite.ts';
+import { positionsWithoutLeaves, rewriteQuery } from '../plan/rewrite.ts';
 import { keywordOf, nextToken } from '../sql/scanner.ts';
 import { encodeCommandComplete, encodeEmptyQueryResponse, encodeReadyForQuery } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { readQueryText } from '../wire/frontend.ts';
 import { PipelineFailed } from './branches.ts';
 import type { Conversation, PARKED } from './conversation.ts';
+import { runDdlChange } from './ddl-change.ts';
 import { LiftedQueries } from './lifted-queries.ts';
+import { measure } from './measurement.ts';
 import { noSavepoint } from './missing-names.ts';
 import type { PreparedExecution } from './prepared-execution.ts';
 import { QueryScript } from './query-script.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
 import { ScatteredStatements } from './scattered.ts';
+import { type ReadValues, withReads } from './sequences.ts';
 import { isStep } from './transaction-steps.ts';
 
 /** A text that fails in any server: sent where a transaction has to fail for a reason of the router's. */
@@ -87,8 +90,7 @@ export class SimpleProtocol {
     }
     if (this.#mustSettle(plan)) return this.#c.responses.settled().then(() => this.#planned(text));
     for (const statement of plan.statements) {
-      if (statement.refusal) throw statement.refusal;
-      this.#c.checkSessionState(statement);
+      if (statement.refusal) return this.#c.control.refuse(plan, statement.refusal);
     }
     if (plan.statements.length === 0) {
       this.#c.inTurn({ write: (writer) => encodeEmptyQueryResponse(writer) });
@@ -99,9 +101,27 @@ export class SimpleProtocol {
       if (plan.statements.length > 1) return this.#script.run(plan).then(() => this.#ready());
       return this.#inFailed(plan);
     }
-    const facts = this.#c.checkFunctions(plan);
+    if (plan.statements.some(({ needsPinBefore }) => needsPinBefore)) return this.#readingSequences(cached);
+    return this.#checked(cached);
+  }
+
+  #checked(cached: CachedQuery): void | Promise<void> {
+    const facts = this.#c.checkFunctions(cached.plan);
     if (facts) return facts.then(() => this.#dispatch(cached));
     return this.#dispatch(cached);
+  }
+
+  /** With the values of currval() and lastval() in their places, or as it is. */
+  #readingSequences(cached: CachedQuery): void | Promise<void> {
+    const { plan } = cached;
+    if (plan.statements.length > 1) return this.#script.run(plan).then(() => this.#ready());
+    const [only] = plan.statements;
+    const go = (values: ReadValues): void | Promise<void> => {
+      if (values === 'asItIs') return this.#checked(cached);
+      return this.#planned(rewriteQuery(withReads(plan), [{ bucket: -1, ids: values }], 'literal').text);
+    };
+    const values = this.#c.sequences.read(only!);
+    return values instanceof Promise ? values.then(go) : go(values);
   }
 
   #dispatch(cached: CachedQuery): void | Promise<void> {
@@ -120,6 +140,7 @@ export class SimpleProtocol {
       if (this.#c.control.answers(first))
         return this.#c.control.execute(first, plan.text).then((tag) => this.#answer(tag));
       if (first.command) return this.#command(first);
+      if (first.placement.kind === 'everywhere') return this.#everywhere(first, plan.text);
       const effect = first.effects[0];
       if (effect && !lease.connection) {
         if (effect.kind === 'begin' && state.transaction === 'none') {
@@ -147,12 +168,9 @@ export class SimpleProtocol {
         local.deallocation?.done();
         return this.#answer(local.tag);
       }
-    } else if (plan.statements.some((statement) => statement.command)) {
-      throw notSupported(
-        'this statement is carried out by the router and cannot share a query string with others',
-        'Send it alone.',
-      );
     }
+    if (plan.statements.some(({ command }) => command))
+      return this.#script.run(plan).then(() => this.#ready());
     if (plan.statements.length > 1) return this.#several(cached);
     const choice = chooseNow(plan, undefined, this.#c.chooseContext);
     if (choice) return this.#send(cached, choice);
@@ -215,9 +233,15 @@ export class SimpleProtocol {
         };
       }
     }
+    const mapPosition = leafAt < 0 ? positionsWithoutLeaves(plan) : undefined;
+    if (mapPosition) tag = { ...tag, mapPosition };
     const afterwards = this.#c.noteSending(plan, connection);
+    const onRows = this.#c.sequences.listenerOf(plan);
+    if (onRows) tag = { ...tag, onRows };
     const onDone = this.#whenDone(plan, afterwards);
     if (onDone) tag = { ...tag, onDone };
+    const measurement = measure(this.#c.state, cached, connection.address.nodeId);
+    if (measurement) tag = { ...tag, measurement };
     const onFailed = this.#c.lease.unsynced ? undefined : this.#c.lease.afterFailedBegin;
     if (onFailed) tag = { ...tag, onFailed };
     // PostgreSQL (18 at least) may end a Query inside a pipeline with its transaction half open: "unexpected state STARTED"
@@ -249,7 +273,12 @@ export class SimpleProtocol {
   }
 
   async #command(statement: StatementPlan): Promise<void> {
-    const write = await this.#c.runCommand(statement);
+    const { branches } = this.#c.lease;
+    const write = await this.#c.runCommand(statement).catch(async (error: unknown) => {
+      if (branches.implicit) await branches.rollback();
+      throw error;
+    });
+    if (branches.implicit) await this.#c.control.endImplicit();
     this.#c.inTurn({
       write: (writer) => {
         this.#c.describeCommand(writer, statement.command!);
@@ -257,6 +286,21 @@ export class SimpleProtocol {
       },
     });
     this.#ready();
+  }
+
+  /** DDL over all nodes; outside of a transaction it has committed when the client hears of it. */
+  async #everywhere(statement: StatementPlan, text: string): Promise<void> {
+    const { branches } = this.#c.lease;
+    let tag: string;
+    try {
+      tag = await runDdlChange(this.#c, statement, text);
+    } catch (error) {
+      // What fails between its steps leaves the transaction open.
+      if (branches.implicit) await branches.rollback();
+      throw error;
+    }
+    if (branches.implicit) await this.#c.control.endImplicit();
+    this.#answer(tag);
   }
 
   /** What this text does depends on what the messages before it have left, and they are not all answered. */

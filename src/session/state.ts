@@ -4,6 +4,7 @@
  */
 import type { Settings } from '../backend/settings.ts';
 import type { CommandSession, RouterContext } from '../execute/context.ts';
+import type { MapOverlay } from './ddl-overlay.ts';
 import type { ClientOutput } from './output.ts';
 
 /**
@@ -31,6 +32,8 @@ export class ClientState {
   transaction: OwnTransaction = 'none';
   /** The client's own BEGIN, options included, of the transaction that began last. */
   beginText = '';
+  /** The open transaction has run DDL, and plans by it. */
+  overlay: MapOverlay | undefined;
   /** ParameterStatus values that the client has been told. */
   readonly told = new Map<string, string>();
   /** Sent and not begun yet: so many COPY FROM STDIN. */

@@ -4,13 +4,14 @@
  *
  * Next hop: branches.ts, and txn/coordinator.ts for a COMMIT.
  */
-import { objectError } from '../base/errors.ts';
+import { objectError, type PosternError } from '../base/errors.ts';
 import { quoteLiteral } from '../pg/identifier.ts';
 import type { QueryPlan, SessionEffect, StatementPlan } from '../plan/plan.ts';
 import { encodeNoticeResponse } from '../wire/backend.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
 import { PipelineFailed } from './branches.ts';
 import type { Conversation } from './conversation.ts';
+import { readOverlay } from './ddl-overlay.ts';
 
 type Control = Extract<
   SessionEffect,
@@ -55,6 +56,18 @@ export class TransactionControl {
     return plan.statements.some(({ effects: [effect] }) => effect !== undefined && isControl(effect));
   }
 
+  /** Throws the refusal. One that ends its transaction by failing (PREPARE TRANSACTION) has ended it before. */
+  refuse({ statements }: QueryPlan, refusal: PosternError): Promise<never> {
+    const { state, lease } = this.#c;
+    const [only] = statements;
+    if (statements.length > 1 || only?.effects[0]?.kind !== 'rollback') throw refusal;
+    if (state.transaction !== 'none') state.endTransaction(false);
+    if (!lease.mayBeInBlock) throw refusal;
+    return lease.branches.rollback().then(() => {
+      throw refusal;
+    });
+  }
+
   /** Carries it out, and gives its command tag. Rejects with what the client hears; after COMMIT the transaction is over even so. */
   async execute(statement: StatementPlan, text: string): Promise<string> {
     const control = this.#controlOf(statement)!;
@@ -84,6 +97,7 @@ export class TransactionControl {
         return 'RELEASE';
       case 'rollbackToSavepoint':
         await branches.control(control, text);
+        if (state.overlay) state.overlay = await readOverlay(lease, state.overlay.home);
         return 'ROLLBACK';
       case 'constraints':
         await branches.control(control, text);
@@ -111,11 +125,11 @@ export class TransactionControl {
   /** False: it had failed before, and was rolled back. */
   async #commit(): Promise<boolean> {
     const { lease, state } = this.#c;
-    const { ddlUncommitted } = lease;
+    const { ddlUncommitted, beforeCommit } = lease;
     const result = await lease.branches.commit();
     if (!result) return false;
     if (result.kind !== 'committed') throw result.error;
-    if (ddlUncommitted) this.#c.onDdl();
+    if (ddlUncommitted) await this.#c.afterDdl(beforeCommit !== undefined);
     for (const { sqlState, message, hint } of result.warnings)
       encodeNoticeResponse(state.output.writer, 'WARNING', sqlState, hint ? `${message} (${hint})` : message);
     return true;

@@ -15,9 +15,13 @@ const CANCEL_REQUEST = 80877102;
 /** MAX_STARTUP_PACKET_LENGTH, which doesn't count the length field. */
 const STARTUP_BYTES_MAX = 10_000;
 const CANCEL_KEY_BYTES_MAX = 256;
+/** A Terminate message, from a client that leaves before it has begun: its type byte is read as part of a length. */
+const TERMINATE = 0x58000000;
 
 export type StartupPacket =
   | { readonly kind: 'ssl' | 'gssenc'; readonly bytes: number }
+  /** The client leaves. */
+  | { readonly kind: 'terminate'; readonly bytes: number }
   | { readonly kind: 'cancel'; readonly pid: number; readonly secretKey: Buffer; readonly bytes: number }
   | {
       readonly kind: 'startup';
@@ -36,6 +40,7 @@ const cursor = new BodyCursor();
 export function readStartup(buffer: Buffer): StartupPacket | undefined {
   if (buffer.length < 4) return undefined;
   const bytes = buffer.readInt32BE(0);
+  if (bytes === TERMINATE) return { kind: 'terminate', bytes: 4 };
   if (bytes < 8 || bytes - 4 > STARTUP_BYTES_MAX) throw invalidLength();
   if (buffer.length < bytes) return undefined;
   const code = buffer.readUInt32BE(4);

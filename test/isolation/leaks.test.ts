@@ -385,11 +385,14 @@ describe('what needs a backend of its own', () => {
     expect(new Set(seeded).size).toBe(1);
   });
 
-  it('currval and lastval are refused until the session has its own backend', async () => {
+  it('currval and lastval are the session’s own, whatever the backend', async () => {
     const first = await connectClient(cluster);
-    await first.query(`SELECT nextval('numbers')`);
-    for (const text of [`SELECT currval('numbers')`, 'SELECT lastval()'])
-      expect(await value(first, text)).toBe('!0A000');
+    const drawn = await value(first, `SELECT nextval('numbers')`);
+    const second = await connectClient(cluster);
+    for (const text of [`SELECT currval('numbers')`, 'SELECT lastval()']) {
+      expect(await value(second, text)).toBe('!55000');
+      expect(await value(first, text)).toBe(drawn);
+    }
     await first.query('LISTEN something');
     const next = await value(first, `SELECT nextval('numbers')`);
     expect(await value(first, 'SELECT lastval()')).toBe(next);

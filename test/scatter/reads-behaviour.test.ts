@@ -115,7 +115,7 @@ describe('in a transaction', () => {
 
   it('a refusal fails it as well', async () => {
     await client.query('BEGIN');
-    expect((await failure(client.query('SELECT count(DISTINCT v) FROM s'))).code).toBe('0A000');
+    expect((await failure(client.query('SELECT ctid FROM s'))).code).toBe('0A000');
     await client.query('ROLLBACK');
   });
 

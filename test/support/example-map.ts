@@ -5,8 +5,10 @@ import {
   type ColumnInfo,
   type ReferenceTable,
   type ShardedTable,
+  type ShardedView,
 } from '../../src/catalog/map.ts';
 import type { KeyTypeName } from '../../src/pg/hash/key-type.ts';
+import { KeyDirectory } from '../../src/pg/key/directory.ts';
 import type { KeySource, QueryPlan, StatementPlan } from '../../src/plan/plan.ts';
 import { planQuery } from '../../src/plan/planner.ts';
 import { rewriteQuery } from '../../src/plan/rewrite.ts';
@@ -20,6 +22,18 @@ interface TableSpec {
   /** Column names; a name that ends in + is a sequence. */
   readonly columns: string;
   readonly shadowSchemas?: readonly string[];
+  /** Of int8 keys; none: by hash. */
+  readonly bounds?: readonly string[];
+}
+
+const BY_HASH: Pick<ShardedTable, 'placement' | 'directory'> = {
+  placement: { method: 'hash', hashBuckets: 4, bounds: [], lists: [] },
+  directory: undefined,
+};
+
+function rangesOf(bounds: readonly string[]): typeof BY_HASH {
+  const placement = { method: 'range', hashBuckets: 0, bounds, lists: [] } as const;
+  return { placement, directory: new KeyDirectory({ ...placement, keyType: 'int8' }) };
 }
 
 const SPECS: readonly TableSpec[] = [
@@ -31,6 +45,7 @@ const SPECS: readonly TableSpec[] = [
   { name: 'dated', columns: 'day v', key: 'day', keyType: 'date', colocationId: 4 },
   { name: 'amounts', columns: 'amount v', key: 'amount', keyType: 'numeric', colocationId: 5 },
   { name: 'events', schema: 'archive', columns: 'id+ account_id payload', key: 'account_id' },
+  { name: 'ranged', columns: 'k v', key: 'k', colocationId: 6, bounds: ['10', '20', '30'] },
   { name: 'hidden', columns: 'id v', key: 'id', shadowSchemas: ['first'] },
 ];
 
@@ -51,6 +66,7 @@ function exampleTable(spec: TableSpec, index: number): ShardedTable {
     hashFunction: 'pg_catalog.hashint8extended',
     colocationId: spec.colocationId ?? 1,
     columns,
+    ...(spec.bounds ? rangesOf(spec.bounds) : BY_HASH),
     buckets: Array.from({ length: 4 }, (_, bucket) => ({ nodeId: 1 + (bucket % 2), generation: 7 })),
     shadowSchemas: spec.shadowSchemas ?? [],
   };
@@ -69,7 +85,31 @@ export const EXAMPLE_MAP: ClusterMap = buildMap({
     exampleReference('rates', 'id code rate total='),
     { ...exampleReference('events', 'id name'), schema: 'other' },
   ],
+  views: [
+    exampleView(
+      'named',
+      ' SELECT account_id,\n    name\n   FROM public.accounts\n  WHERE (name IS NOT NULL);',
+    ),
+    exampleView('named2', ' SELECT named.account_id\n   FROM public.named;'),
+    { ...exampleView('first_named', ' SELECT 1 FROM public.accounts;'), schema: 'app' },
+  ],
 });
+
+/** The same tables, with one of schema public changed. */
+export function exampleMapWith(name: string, change: (table: ShardedTable) => ShardedTable): ClusterMap {
+  const tables = [...EXAMPLE_MAP.tables.values()].flatMap((inSchema) => [...inSchema.values()]);
+  const { epoch, nodes, homeNodeId } = EXAMPLE_MAP;
+  return buildMap({
+    ...{ epoch, nodes, homeNodeId },
+    tables: tables.map((table) => (table.schema === 'public' && table.name === name ? change(table) : table)),
+    references: [],
+    views: [],
+  });
+}
+
+function exampleView(name: string, query: string): ShardedView {
+  return { schema: 'public', name, query, shadowSchemas: [] };
+}
 
 /** Column names; a name that ends in = is generated. */
 function exampleReference(name: string, columns: string): ReferenceTable {
@@ -105,6 +145,7 @@ export function routeOf(text: string, searchPath?: readonly string[]): string {
   const { placement, refusal, command } = statementOf(text, searchPath);
   if (refusal) return `${refusal.sqlState}`;
   if (command) return command.kind;
+  if (placement.kind === 'scattered' && placement.scatter.kind === 'mesh') return 'mesh';
   return placement.kind === 'keyed' ? placement.keys.map(sourceText).join(' ') : placement.kind;
 }
 

@@ -292,7 +292,7 @@ function describe(frame: FrameReader): string {
 }
 
 /** Resolves when the other side has closed. */
-export function sendCancel(port: number, processId: number, secretKey: Buffer): Promise<void> {
+export function sendCancel(port: number, processId: number, secretKey: Buffer | number): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: '127.0.0.1', port });
     const writer = new FrameWriter();

@@ -20,6 +20,9 @@ export interface TestClusterOptions {
   readonly settings?: Record<string, string>;
   /** Default: as the router's. */
   readonly coalesce?: boolean;
+  readonly statementsEveryMs?: number;
+  /** Default: as the router's. */
+  readonly transactions?: RouterOptions['transactions'];
 }
 
 export interface TestCluster {
@@ -60,6 +63,8 @@ export async function startTestCluster(options: TestClusterOptions = {}): Promis
       users,
       connectionsPerNode: options.connectionsPerNode,
       coalesce: options.coalesce,
+      statementsEveryMs: options.statementsEveryMs,
+      transactions: options.transactions,
     };
     const router = await startRouter(routerOptions);
     return {

@@ -62,6 +62,7 @@ async function start({ nodes, faults, times }: BankRouterOptions): Promise<void>
     users: [{ name: 'app', password: undefined }],
     log: { info: log('info'), warn: log('warn'), error: log('error') },
     transactions: { times, faults: { ...faults, beforeEffect } },
+    beforeDdlStep: (step) => beforeEffect(`ddl ${step}`, 0),
   });
   await tell({ kind: 'serving', port: router.port });
 }

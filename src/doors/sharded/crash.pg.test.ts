@@ -8,7 +8,6 @@ import {
 import { dropTables } from '../../ddl/drop.ts';
 import { sweep } from '../../ddl/sweep.ts';
 import { createShardedTable } from './create.ts';
-import { truncateShardedTables } from './truncate.ts';
 
 /** A router that dies after each step of SPEC.md, and another one that finds what is left. */
 
@@ -142,16 +141,4 @@ describe('a router that dies while it drops', () => {
       expect(await cluster.traces('t_drop')).toEqual([]);
     },
   );
-});
-
-describe('a router that dies while it truncates', () => {
-  test.each(['truncated, not committed', 'truncated on n1'])('after "%s"', async (step) => {
-    await createShardedTable(cluster.router(), createCommand('t_trunc', COLUMNS), APP);
-    const table = await cluster.table('t_trunc');
-    const command = { kind: 'truncateTables', tables: [table] } as const;
-    const failed = truncateShardedTables(cluster.router(crashAt(step)), command, APP);
-    await expect(failed).rejects.toThrow(step === 'truncated on n1' ? 'committed on nodes n1' : 'crash');
-    await truncateShardedTables(cluster.router(), command, APP);
-    await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
-  });
 });

@@ -12,9 +12,9 @@ export async function createShardedTable(
   command: Extract<RouterCommand, { kind: 'createShardedTable' }>,
   session: DdlSession,
 ): Promise<DdlResult> {
-  // On a line of its own, in case the text ends in a comment.
-  const createText = `${command.createText}\nPARTITION BY HASH (${quoteIdentifier(command.key)})`;
-  const made = await makeShardedTable(context, session, command, async (home) => {
+  const made = await makeShardedTable(context, session, command, async (home, strategy) => {
+    // On a line of its own, in case the text ends in a comment.
+    const createText = `${command.createText}\nPARTITION BY ${strategy} (${quoteIdentifier(command.key)})`;
     const schema = command.schema ?? (await currentSchema(home, session));
     if (schema === undefined) throw objectError('3F000', 'no schema has been selected to create in');
     if (/^pg_|^postern(_leaves|_internal)?$/.test(schema)) {

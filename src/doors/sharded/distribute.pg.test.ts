@@ -17,7 +17,8 @@ async function distribute(
     kind: 'distributeTable',
     relation,
     key,
-    bucketCount: 6,
+    placement: { method: 'hash', bucketCount: 6 },
+    nodes: undefined,
     colocateWith: undefined,
     coalesce: undefined,
     functionName: 'create_distributed_table',
@@ -100,11 +101,12 @@ describe('create_distributed_table', () => {
       expect(inserted).toEqual([{ twice: 14, 'Odd name': `it's \\` }]);
     }
     const ids = await cluster.servers[0]!.query(
-      `SELECT column_name, next_id::int FROM postern_internal.id_columns WHERE table_id = ${table.id} ORDER BY 1`,
+      `SELECT i.column_name, nextval(pg_get_serial_sequence('plain', i.column_name))::int AS next
+       FROM postern_internal.id_columns i WHERE table_id = ${table.id} ORDER BY 1`,
     );
     expect(ids).toEqual([
-      { column_name: 'id', next_id: 42 },
-      { column_name: 'n', next_id: 1 },
+      { column_name: 'id', next: 42 },
+      { column_name: 'n', next: 1 },
     ]);
     expect(
       await cluster.servers[0]!.query(`SELECT FROM pg_class WHERE relname LIKE 'plain\\_%\\_seq'`),
@@ -134,22 +136,33 @@ describe('create_distributed_table', () => {
     expect(after.sort(byId)).toEqual(before.sort(byId));
     expect(await cluster.traces('aside')).toEqual([]);
     expect(await cluster.traces('staging')).toEqual([]);
-    for (const server of cluster.servers) {
-      expect(
-        await server.query(`SELECT has_schema_privilege('app', 'postern_leaves', 'CREATE') AS may`),
-      ).toEqual([{ may: false }]);
-    }
     await dropTables(cluster.router(), { kind: 'dropTables', tables: [table], cascade: false }, APP);
     expect(await cluster.traces('filled')).toEqual([]);
   });
 
   test.each<[string, string, string, string]>([
     ['a foreign key', 'CREATE TABLE d1 (id int PRIMARY KEY, p int REFERENCES other_table)', 'd1', '0A000'],
-    ['being referenced', 'CREATE TABLE d2 (id int REFERENCES other_table)', 'other_table', '0A000'],
-    ['a policy', 'CREATE TABLE d3 (id int); ALTER TABLE d3 ENABLE ROW LEVEL SECURITY', 'd3', '0A000'],
+    [
+      'being referenced by rows',
+      'CREATE TABLE d2 (id int REFERENCES other_table); INSERT INTO other_table VALUES (1); INSERT INTO d2 VALUES (1)',
+      'other_table',
+      '0A000',
+    ],
+    [
+      'a rule',
+      'CREATE TABLE d3 (id int); CREATE RULE r AS ON DELETE TO d3 DO INSTEAD NOTHING',
+      'd3',
+      '0A000',
+    ],
+    [
+      'a trigger whose function names it',
+      `CREATE TABLE d10 (id int); CREATE FUNCTION d10_trigger() RETURNS trigger LANGUAGE plpgsql AS
+         'BEGIN PERFORM FROM D10; RETURN NEW; END'; CREATE TRIGGER t BEFORE INSERT ON d10 FOR EACH ROW EXECUTE FUNCTION d10_trigger()`,
+      'd10',
+      '0A000',
+    ],
     ['a view on it', 'CREATE TABLE d4 (id int); CREATE VIEW d4_view AS SELECT * FROM d4', 'd4', '2BP01'],
     ['a view', 'CREATE VIEW d5 AS SELECT 1 AS id', 'd5', '42809'],
-    ['a column grant', 'CREATE TABLE d6 (id int); GRANT SELECT (id) ON d6 TO reader', 'd6', '0A000'],
     ['a unique column beside the key', 'CREATE TABLE d7 (id int, u int UNIQUE)', 'd7', '0A000'],
     ['no such column', 'CREATE TABLE d8 (x int)', 'd8', '42703'],
     ['no such table', 'SELECT 1', 'nowhere', '42P01'],
@@ -162,6 +175,52 @@ describe('create_distributed_table', () => {
     await expect(distribute(relation)).rejects.toMatchObject({ sqlState });
     expect(await oid()).toEqual(before);
     expect(await sweep(cluster.router())).toEqual([]);
+  });
+
+  test('policies, triggers, privileges on columns and what the planner is told stay, and no trigger fires', async () => {
+    for (const server of cluster.servers) {
+      await server.query(`SET LOCAL ROLE app; CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN NEW.n := NEW.n + 1; RETURN NEW; END'`);
+    }
+    await asApp(`CREATE TABLE rich (id int PRIMARY KEY, n int);
+      CREATE TRIGGER up BEFORE INSERT ON rich FOR EACH ROW EXECUTE FUNCTION count_up();
+      CREATE TRIGGER off BEFORE UPDATE ON rich FOR EACH ROW EXECUTE FUNCTION count_up();
+      ALTER TABLE rich DISABLE TRIGGER off; ALTER TABLE rich ALTER COLUMN n SET STATISTICS 7;
+      CREATE POLICY few ON rich FOR SELECT TO reader USING (n > 1); ALTER TABLE rich ENABLE ROW LEVEL SECURITY;
+      ALTER TABLE rich FORCE ROW LEVEL SECURITY; CREATE POLICY all_of_mine ON rich TO app USING (true);
+      GRANT SELECT (id), UPDATE (n) ON rich TO reader; INSERT INTO rich SELECT g, 10 FROM generate_series(1, 50) g`);
+    await distribute('rich');
+    const table = await cluster.table('rich');
+    let rowCount = 0;
+    for (const [bucket, place] of table.buckets.entries()) {
+      const index = cluster.identity!.nodes.findIndex((node) => node.id === place.nodeId);
+      const server = cluster.servers[index]!;
+      const leaf = `postern_leaves."${leafName('rich', bucket, place.generation)}"`;
+      const [found] = await server.query(
+        `SELECT c.relrowsecurity AND c.relforcerowsecurity AS secured,
+           (SELECT string_agg(polname || ' ' || pg_get_expr(polqual, polrelid), ', ' ORDER BY polname) FROM pg_policy WHERE polrelid = c.oid) AS policies,
+           (SELECT string_agg(tgname || ' ' || tgenabled::text, ', ' ORDER BY tgname) FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) AS triggers,
+           has_column_privilege('reader', c.oid, 'id', 'SELECT') AND NOT has_column_privilege('reader', c.oid, 'n', 'SELECT') AS granted,
+           (SELECT attstattarget::int FROM pg_attribute WHERE attrelid = c.oid AND attname = 'n') AS target
+         FROM pg_class c WHERE c.oid = '${leaf}'::regclass`,
+      );
+      expect(found).toEqual({
+        secured: true,
+        policies: 'all_of_mine true, few (n > 1)',
+        triggers: 'off D, up O',
+        granted: true,
+        target: 7,
+      });
+      rowCount += (await server.query(`SELECT FROM ${leaf} WHERE n = 11`)).length;
+    }
+    expect(rowCount).toBe(50);
+    for (const server of cluster.servers) {
+      expect(
+        await server.query(
+          `SELECT has_table_privilege('app', 'rich', 'SELECT') OR has_any_column_privilege('reader', 'rich', 'SELECT') AS reads`,
+        ),
+      ).toEqual([{ reads: false }]);
+    }
   });
 
   test('only the owner may', async () => {

@@ -2,6 +2,7 @@
 import { objectError } from '../../base/errors.ts';
 import { readCoalescing } from '../../catalog/coalescing.ts';
 import { LEAF_SCHEMA } from '../../catalog/map.ts';
+import type { PartitionStrategy } from '../../catalog/placement-sql.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import {
   asAdmin,
@@ -17,6 +18,7 @@ import type { RouterCommand } from '../../plan/plan.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
 import { readSequences } from './face.ts';
 import { makeShardedTable, mergesOf, type PreparedDefinition } from './make.ts';
+import { readReferencing } from './referencing.ts';
 
 type DistributeCommand = Extract<RouterCommand, { kind: 'distributeTable' }>;
 
@@ -27,17 +29,20 @@ export async function distributeTable(
 ): Promise<DdlResult> {
   const request = {
     name: command.relation,
-    bucketCount: command.bucketCount,
+    placement: command.placement,
+    nodes: command.nodes,
     colocateWith: command.colocateWith,
   };
-  await makeShardedTable(context, session, request, (home) => prepare(home, command, session));
+  await makeShardedTable(context, session, request, (home, strategy) =>
+    prepare(home, { ...command, strategy }, session),
+  );
   return { notices: [] };
 }
 
 /** Puts the plain table aside, so that its names are free for the face. It is dropped when its rows have moved. */
 async function prepare(
   home: ControlConnection,
-  command: DistributeCommand,
+  command: DistributeCommand & { readonly strategy: PartitionStrategy },
   session: DdlSession,
 ): Promise<PreparedDefinition> {
   const table = await lockTable(home, command, session);
@@ -46,14 +51,21 @@ async function prepare(
   const definition = await readDefinition(home, table, {
     door: 'sharded',
     keyColumn: command.key,
+    strategy: command.strategy,
     sequences: sequences.map((column) => column.name),
   });
+  const referencing = await readReferencing(home, table);
+  await asClient(home, { role: session.role, searchPath: 'pg_catalog' });
+  for (const statement of referencing.drop) await home.query(statement);
+  await asAdmin(home);
   await tryDrop(home, name);
   const found = await home.query<{ filled: boolean }>(`SELECT EXISTS (SELECT FROM ${name}) AS filled`);
   // Extended statistics keep their schema when their table moves, and their names would not be free.
   for (const statistics of definition.statistics) await home.query(`DROP STATISTICS ${statistics}`);
   await home.query(`ALTER TABLE ${name} SET SCHEMA ${LEAF_SCHEMA}`);
   const aside = quoteQualified(LEAF_SCHEMA, `aside_${table.oid}`);
+  // Its owner reads all of its rows.
+  await home.query(`ALTER TABLE ${quoteQualified(LEAF_SCHEMA, table.name)} NO FORCE ROW LEVEL SECURITY`);
   await home.query(
     `ALTER TABLE ${quoteQualified(LEAF_SCHEMA, table.name)} RENAME TO ${quoteIdentifier(`aside_${table.oid}`)}`,
   );
@@ -65,6 +77,7 @@ async function prepare(
     storage: definition.storage,
     // The table keeps its owner, whoever shards it; all names in the statements are qualified.
     makeAs: { role: table.owner, searchPath: 'pg_catalog' },
+    thenOnHome: referencing.add,
     replaces: { table: aside, columns: found[0]?.filled ? definition.columns : undefined },
     merges: command.coalesce ? mergesOf(command.coalesce) : await readCoalescing(home, table.oid),
   };

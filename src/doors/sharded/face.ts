@@ -4,8 +4,10 @@
  */
 import { assert } from '../../base/assert.ts';
 import { notSupported } from '../../base/errors.ts';
+import type { SqlConnection } from '../../ddl/context.ts';
+import { readTableExtras, type TableExtras } from '../../ddl/table-extras.ts';
 import { OID } from '../../pg/oid.ts';
-import type { ControlConnection } from '../../platform/control-connection.ts';
+import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
 
 export interface SequenceColumn {
   readonly name: string;
@@ -23,11 +25,15 @@ export interface Face {
   readonly sequences: readonly SequenceColumn[];
   /** Primary key, unique and exclusion constraints, with the index that comes with each; and foreign keys. */
   readonly constraints: readonly { readonly name: string; readonly definition: string }[];
-  /** Names of those that are foreign keys: to reference tables. */
+  /** Names of those that are foreign keys. */
   readonly foreignKeys: readonly string[];
+  /** The same, with what they reference. */
+  readonly references: readonly ForeignKey[];
   /** Indexes without a constraint; `tail` begins after the table's name. */
   readonly indexes: readonly { readonly name: string; readonly unique: boolean; readonly tail: string }[];
   readonly grants: readonly Grant[];
+  /** Policies, triggers, privileges on columns, …. */
+  readonly extras: TableExtras;
 }
 
 interface Grant {
@@ -45,7 +51,7 @@ const TYPE_ID_MAX: ReadonlyMap<number, number> = new Map([
   [OID.int8, ID_MAX],
 ]);
 
-export async function describeFace(connection: ControlConnection, oid: number): Promise<Face> {
+export async function describeFace(connection: SqlConnection, oid: number): Promise<Face> {
   const names = await connection.query<{ schema: string; name: string; owner: string }>(
     `SELECT n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1`,
@@ -85,14 +91,16 @@ export async function describeFace(connection: ControlConnection, oid: number): 
     foreignKeys: constraints
       .filter((constraint) => constraint.isForeign)
       .map((constraint) => constraint.name),
+    references: await readForeignKeys(connection, oid),
     indexes,
+    extras: await readTableExtras(connection, oid),
     grants: grants.map((grant) => ({ ...grant, grantee: grant.grantee ?? undefined })),
   };
 }
 
 /** Columns of a table that take their values from a sequence. Throws 0A000 for one that Postern could not stand in for. */
 export async function readSequences(
-  connection: ControlConnection,
+  connection: SqlConnection,
   tableOid: number,
 ): Promise<readonly SequenceColumn[]> {
   const rows = await connection.query<{

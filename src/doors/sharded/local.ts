@@ -5,18 +5,19 @@
  * Invariant: see SPEC.md, 3: made and recorded together; only what is recorded is dropped.
  */
 import { objectError } from '../../base/errors.ts';
-import { LEAF_SCHEMA } from '../../catalog/map.ts';
+import type { TablePlacement } from '../../catalog/map.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import { asAdmin, asClient, type DdlSession } from '../../ddl/context.ts';
+import { grantLeafSchema } from '../../ddl/leaf-rights.ts';
 import { findRelation } from '../../ddl/recorded.ts';
-import { quoteIdentifier } from '../../pg/identifier.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
 import { describeFace, type Face } from './face.ts';
+import type { ForeignTargets } from './foreign-keys.ts';
 import { readShardKey, type ShardKey } from './key.ts';
-import { closeFaceSql, createLeafSql, qualifiedLeaf } from './leaf.ts';
+import { closeFaceStatements, createLeafStatements, qualifiedLeaf } from './leaf.ts';
 
 export interface FaceDefinition {
-  /** Run one after the other as the client; the first one makes the table, partitioned by hash of the key. */
+  /** Run one after the other as the client; the first one makes the table, partitioned by the key. */
   readonly statements: readonly string[];
   readonly name: string;
 }
@@ -34,19 +35,9 @@ export async function makeFace(
 ): Promise<MadeFace> {
   await asClient(connection, session);
   for (const statement of definition.statements) {
-    try {
-      await connection.query(statement);
-    } catch (error) {
-      if (
-        error instanceof ServerError &&
-        error.message.startsWith('unique constraint on partitioned table')
-      ) {
-        throw error.withHint(
-          'Rows with different keys live on different nodes: add the key to the constraint.',
-        );
-      }
-      throw error;
-    }
+    await connection.query(statement).catch((error: unknown) => {
+      throw withKeyHint(error);
+    });
   }
   await asAdmin(connection);
   const found = await findRelation(connection, definition.schema, definition.name);
@@ -59,32 +50,39 @@ export async function makeFace(
   return { face, key: await readShardKey(connection, found.oid) };
 }
 
+/** PostgreSQL's refusal of a unique constraint without the key, with the reason. */
+export function withKeyHint(error: unknown): unknown {
+  if (error instanceof ServerError && error.message.startsWith('unique constraint on partitioned table'))
+    return error.withHint(
+      'Rows with different keys live on different nodes: add the key to the constraint; or drop it, and add it when the table is sharded.',
+    );
+  return error;
+}
+
 /** Makes and records the leaves of the buckets of this node, then closes the face. */
 export async function makeLeaves(
   connection: ControlConnection,
   session: DdlSession,
   request: {
     readonly face: Face;
-    readonly keyColumn: string;
+    readonly key: ShardKey;
     readonly tableId: number;
     readonly generation: number;
-    readonly bucketCount: number;
+    readonly placement: TablePlacement;
     readonly buckets: readonly number[];
     readonly storage: ReadonlyMap<string, string>;
+    readonly targets: ForeignTargets;
   },
 ): Promise<void> {
-  const { face, tableId, generation, bucketCount, keyColumn, buckets, storage } = request;
-  const role = quoteIdentifier(session.role);
-  // Seen by nobody: it is taken back in the same transaction. An owner needs it to make the leaves its own.
-  await connection.query(`GRANT CREATE ON SCHEMA ${LEAF_SCHEMA} TO ${role}`);
+  const { face, tableId, generation, placement, key, buckets, storage, targets } = request;
+  await grantLeafSchema(connection, session.role);
   // The texts of the face's constraints and indexes were printed under this search_path, and mean the same under it.
   await asClient(connection, { role: session.role, searchPath: 'pg_catalog' });
-  const statements = buckets.map((bucket) =>
-    createLeafSql(face, { bucket, bucketCount, generation, keyColumn, storage }),
+  const statements = buckets.flatMap((bucket) =>
+    createLeafStatements(face, { bucket, placement, generation, key, storage, targets }),
   );
-  await connection.query([...statements, closeFaceSql(face)].join(';\n'));
+  await connection.query([...statements, ...closeFaceStatements(face)].join(';\n'));
   await asAdmin(connection);
-  await connection.query(`REVOKE CREATE ON SCHEMA ${LEAF_SCHEMA} FROM ${role}`);
   await connection.query(
     `INSERT INTO ${INTERNAL_SCHEMA}.local_tables (table_id, face) VALUES ($1, $2::oid::regclass)`,
     [tableId, face.oid],

@@ -3,21 +3,26 @@
  */
 import { assert } from '../../base/assert.ts';
 import { storeCoalescing } from '../../catalog/coalescing.ts';
+import { addIdColumns } from '../../catalog/id-sequences.ts';
 import { leafName, type NodeInfo } from '../../catalog/map.ts';
+import type { PartitionStrategy } from '../../catalog/placement-sql.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
-import type { DdlContext, DdlSession } from '../../ddl/context.ts';
+import { asAdmin, asClient, type DdlContext, type DdlSession } from '../../ddl/context.ts';
 import { makeTable, type NewTable, type Prepared } from '../../ddl/make.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
 import type { CoalesceOption } from '../../plan/door-options.ts';
+import type { PlacementOptions } from '../../plan/placement-options.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import type { SequenceColumn } from './face.ts';
+import { type ForeignTargets, resolveForeignKeys } from './foreign-keys.ts';
 import { type FaceDefinition, type MadeFace, makeFace, makeLeaves } from './local.ts';
 import { moveRows } from './move-rows.ts';
-import { checkBucketCount, choosePlacement, type Placement } from './placement.ts';
+import { choosePlacement, type Placement, strategyOf } from './placement.ts';
 
 export interface MakeRequest {
   readonly name: string;
-  readonly bucketCount: number | undefined;
+  readonly placement: PlacementOptions | undefined;
+  readonly nodes: readonly string[] | undefined;
   readonly colocateWith: string | undefined;
 }
 
@@ -29,6 +34,8 @@ export interface PreparedDefinition extends FaceDefinition {
   readonly storage: ReadonlyMap<string, string>;
   /** Whose the table will be, and with which search_path its statements run. */
   readonly makeAs: DdlSession;
+  /** Run on home when its face is there, with search_path pg_catalog, as the client. */
+  readonly thenOnHome?: readonly string[];
   /** The plain table that it takes the place of, quoted; with the columns of its rows, if it has any. */
   readonly replaces: { readonly table: string; readonly columns: readonly string[] | undefined } | undefined;
   /** Its switch of write coalescing, if it has one. */
@@ -39,8 +46,24 @@ export function mergesOf(option: CoalesceOption | undefined): boolean | undefine
   return option === undefined || option === 'default' ? undefined : option === 'on';
 }
 
+/** They go on where those of the table that it takes the place of are. */
+export function idColumnsOf(
+  columns: readonly SequenceColumn[],
+  before: readonly SequenceColumn[],
+): readonly SequenceColumn[] {
+  return columns.map((column) => {
+    const earlier = before.find((sequence) => sequence.name === column.name);
+    return earlier && BigInt(earlier.nextId) > BigInt(column.nextId)
+      ? { ...column, nextId: earlier.nextId }
+      : column;
+  });
+}
+
 /** Undefined: there is nothing to be made (IF NOT EXISTS). */
-export type Prepare = (home: ControlConnection) => Promise<PreparedDefinition | undefined>;
+export type Prepare = (
+  home: ControlConnection,
+  strategy: PartitionStrategy,
+) => Promise<PreparedDefinition | undefined>;
 
 /** False if `prepare` found nothing to do. */
 export async function makeShardedTable(
@@ -49,11 +72,11 @@ export async function makeShardedTable(
   request: MakeRequest,
   prepare: Prepare,
 ): Promise<boolean> {
-  checkBucketCount(request.bucketCount);
   return await makeTable<HomePlaces & Prepared>(context, {
     name: request.name,
     prepare: async (home, table) => {
-      const definition = await prepare(home);
+      const strategy = await strategyOf(home, { ...request, searchPath: session.searchPath });
+      const definition = await prepare(home, strategy);
       if (!definition) return undefined;
       const places = await makeOnHome(context, home, { session, request, definition, table });
       const { schema, name, makeAs } = definition;
@@ -69,6 +92,7 @@ export async function makeShardedTable(
 
 interface HomePlaces {
   readonly made: MadeFace;
+  readonly targets: ForeignTargets;
   readonly placement: Placement;
   readonly definition: PreparedDefinition;
 }
@@ -80,23 +104,34 @@ async function makeOnHome(
 ): Promise<Omit<HomePlaces, 'definition'>> {
   const { session, request, definition, table } = options;
   const made = await makeFace(home, definition.makeAs, definition);
+  if (definition.thenOnHome && definition.thenOnHome.length > 0) {
+    await asClient(home, { role: session.role, searchPath: 'pg_catalog' });
+    for (const statement of definition.thenOnHome) await home.query(statement);
+    await asAdmin(home);
+  }
   const placement = await choosePlacement(context, home, {
     keyType: made.key.type,
-    bucketCount: request.bucketCount,
+    placement: request.placement,
+    nodes: request.nodes,
     colocateWith: request.colocateWith,
     searchPath: session.searchPath,
   });
+  const targets = await resolveForeignKeys(home, made.face.references, {
+    ...{ schema: definition.schema, name: definition.name, keyColumn: made.key.column },
+    ...{ colocationId: placement.colocationId, bucketCount: placement.nodeIds.length },
+    ...{ tableId: table.id, generation: table.generation },
+  });
   await makeLeaves(home, definition.makeAs, {
     ...leavesRequest(made, placement, table, context.homeNodeId),
-    storage: definition.storage,
+    ...{ storage: definition.storage, targets },
   });
-  return { made, placement };
+  return { made, placement, targets };
 }
 
 async function makeOnNode(
   node: NodeInfo,
   connection: ControlConnection,
-  { definition, table, placement }: HomePlaces & { readonly table: NewTable },
+  { definition, table, placement, targets }: HomePlaces & { readonly table: NewTable },
 ): Promise<void> {
   const { role, searchPath } = definition.makeAs;
   // The home's schema first: what the client's search_path would make elsewhere here has to stand in the same schema.
@@ -104,7 +139,7 @@ async function makeOnNode(
   const made = await makeFace(connection, here, definition);
   await makeLeaves(connection, here, {
     ...leavesRequest(made, placement, table, node.id),
-    storage: definition.storage,
+    ...{ storage: definition.storage, targets },
   });
 }
 
@@ -120,9 +155,9 @@ async function replacePlainTable(
       from: definition.replaces.table,
       columns: definition.replaces.columns,
       face: made.face,
-      keyColumn: made.key.column,
+      key: made.key,
       generation: table.generation,
-      nodeIds: placement.nodeIds,
+      ...placement,
       owner: made.face.owner,
     });
     context.afterStep?.('rows moved');
@@ -135,10 +170,10 @@ function leavesRequest(made: MadeFace, placement: Placement, table: NewTable, no
   for (const [bucket, owner] of placement.nodeIds.entries()) if (owner === nodeId) buckets.push(bucket);
   return {
     face: made.face,
-    keyColumn: made.key.column,
+    key: made.key,
     tableId: table.id,
     generation: table.generation,
-    bucketCount: placement.nodeIds.length,
+    placement: placement.placement,
     buckets,
   };
 }
@@ -154,14 +189,7 @@ async function markReady(
      SELECT $1, leaf.ordinality - 1, $2, leaf.name FROM unnest($3::text[]) WITH ORDINALITY AS leaf (name, ordinality)`,
     [table.id, table.generation, leafNames],
   );
-  for (const column of made.face.sequences) {
-    const before = definition.sequences.find((sequence) => sequence.name === column.name);
-    await home.query(
-      `INSERT INTO ${INTERNAL_SCHEMA}.id_columns (table_id, column_name, next_id, max_id)
-       VALUES ($1, $2, GREATEST($3::bigint, $4::bigint), $5)`,
-      [table.id, column.name, column.nextId, before?.nextId ?? null, column.maxId],
-    );
-  }
+  await addIdColumns(home, table.id, idColumnsOf(made.face.sequences, definition.sequences));
   const ready = await home.query(
     `UPDATE ${INTERNAL_SCHEMA}.tables SET state = 'ready', table_schema = $2, key_column = $3, key_type = $4,
        hash_function = $5, colocation_id = $6

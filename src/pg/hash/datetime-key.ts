@@ -22,21 +22,44 @@ const LETTER_Z = 0x5a;
 /** No date that is taken comes near it. */
 const NO_DAY = Number.NEGATIVE_INFINITY;
 
+/** Days or microseconds since 2000-01-01, as readDateText and readTimestampText last read them. */
+export const readTime = { days: 0, seconds: 0, microseconds: 0 };
+
 /** YYYY-MM-DD. */
 export function hashDateText(out: Hash64, bytes: Uint8Array, start: number, end: number): boolean {
+  if (!readDateText(bytes, start, end)) return false;
+  hashUint32(out, readTime.days);
+  return true;
+}
+
+/** Sets `readTime.days`. */
+export function readDateText(bytes: Uint8Array, start: number, end: number): boolean {
   if (end - start !== DATE_CHARS) return false;
   const days = daysAt(bytes, start);
   if (days === NO_DAY) return false;
-  hashUint32(out, days);
+  readTime.days = days;
+  return true;
+}
+
+export function hashTimestampText(
+  out: Hash64,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  withTimeZone: boolean,
+  precision: number,
+): boolean {
+  if (!readTimestampText(bytes, start, end, withTimeZone, precision)) return false;
+  hashMicroseconds(out, readTime.seconds, readTime.microseconds);
   return true;
 }
 
 /**
  * YYYY-MM-DD HH:MM:SS[.ffffff], the space may be a T; a timestamptz must end in an offset (Z, ±HH, ±HHMM, ±HH:MM) and a
- * timestamp must not have one. `precision` is the column's, 0 to 6: a value that it would round is not taken.
+ * timestamp must not have one. `precision` is the column's, 0 to 6: a value that it would round is not taken. Sets
+ * `readTime.seconds` and, to be added, `readTime.microseconds`.
  */
-export function hashTimestampText(
-  out: Hash64,
+export function readTimestampText(
   bytes: Uint8Array,
   start: number,
   end: number,
@@ -75,7 +98,8 @@ export function hashTimestampText(
   } else if (at !== end) {
     return false;
   }
-  hashMicroseconds(out, seconds, microseconds);
+  readTime.seconds = seconds;
+  readTime.microseconds = microseconds;
   return true;
 }
 

@@ -113,7 +113,7 @@ function hashCharacters(
 }
 
 /** The size of an integer parameter; one without a type of its own takes the key's. */
-function integerBytes(type: 'int2' | 'int4' | 'int8', parameterOid: number): number {
+export function integerBytes(type: 'int2' | 'int4' | 'int8', parameterOid: number): number {
   const inferred = parameterOid === OID.unspecified || parameterOid === OID.unknown;
   switch (inferred ? OID[type] : parameterOid) {
     case OID.int2:
@@ -126,11 +126,11 @@ function integerBytes(type: 'int2' | 'int4' | 'int8', parameterOid: number): num
 }
 
 /** Digits of a second's fraction that a timestamp(p) keeps. */
-function precisionOf(typeModifier: number): number {
+export function precisionOf(typeModifier: number): number {
   return typeModifier < 0 ? PRECISION_MAX : Math.min(typeModifier, PRECISION_MAX);
 }
 
 /** Decimal places of a numeric(p, s): the lower eleven bits, signed (negative scales came with PostgreSQL 15). */
-function scaleOf(typeModifier: number): number | undefined {
+export function scaleOf(typeModifier: number): number | undefined {
   return typeModifier < MODIFIER_OFFSET ? undefined : ((typeModifier - MODIFIER_OFFSET) << 21) >> 21;
 }

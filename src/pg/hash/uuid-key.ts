@@ -13,6 +13,13 @@ const scratch = new Uint8Array(UUID_BYTES);
 
 /** Returns whether it is sure of the value; only then `out` is set. */
 export function hashUuidText(out: Hash64, bytes: Uint8Array, start: number, end: number): boolean {
+  if (!readUuidText(scratch, bytes, start, end)) return false;
+  hashBytes(out, scratch, 0, UUID_BYTES);
+  return true;
+}
+
+/** Reads the sixteen bytes of a uuid's text into `out`; false: it is none. */
+export function readUuidText(out: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
   let at = start;
   let last = end;
   if (at < last && bytes[at] === BRACE_OPEN) {
@@ -25,14 +32,12 @@ export function hashUuidText(out: Hash64, bytes: Uint8Array, start: number, end:
     const highDigit = hexDigitOf(bytes[at]!);
     const lowDigit = hexDigitOf(bytes[at + 1]!);
     if (highDigit < 0 || lowDigit < 0) return false;
-    scratch[index] = (highDigit << 4) | lowDigit;
+    out[index] = (highDigit << 4) | lowDigit;
     at += 2;
     const endsGroup = index % 2 === 1 && index < UUID_BYTES - 1;
     if (endsGroup && at < last && bytes[at] === MINUS) at++;
   }
-  if (at !== last) return false;
-  hashBytes(out, scratch, 0, UUID_BYTES);
-  return true;
+  return at === last;
 }
 
 export function hashUuidBinary(out: Hash64, bytes: Uint8Array, start: number, end: number): boolean {

@@ -1,0 +1,203 @@
+/**
+ * What a schema of tables is made of, read from one server's catalogs as statements for another one.
+ *
+ * Invariant: all texts are printed under search_path pg_catalog, and mean the same under it.
+ * Invariant: what would be lost on the way (views, functions, types, triggers, policies, …) is refused, never dropped silently.
+ */
+import { notSupported, type PosternError } from '../../base/errors.ts';
+import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
+import { quoteQualified } from '../../pg/identifier.ts';
+import type { ControlConnection } from '../../platform/control-connection.ts';
+
+export interface SchemaTable {
+  /** Quoted and qualified. */
+  readonly name: string;
+  readonly owner: string;
+  readonly create: string;
+  /** Behind the rows: indexes, statistics, comments, privileges. */
+  readonly extras: readonly string[];
+  /** Behind all tables. */
+  readonly foreignKeys: readonly string[];
+  /** Those that a row is copied by. */
+  readonly columns: readonly string[];
+}
+
+export interface SchemaSequence {
+  readonly name: string;
+  readonly owner: string;
+  /** Undefined: it comes with its identity column. */
+  readonly create: string | undefined;
+  /** OWNED BY, and privileges. */
+  readonly extras: readonly string[];
+  /** Sets it to what it is: takes the sequence as it is called there. */
+  readonly value: string;
+}
+
+export interface SchemaContents {
+  readonly tables: readonly SchemaTable[];
+  readonly sequences: readonly SchemaSequence[];
+}
+
+const OTHERS_QUERY = `
+  SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
+    WHEN 'p' THEN 'partitioned table' ELSE 'type' END AS what, relname AS name
+  FROM pg_class WHERE relnamespace = $1 AND relkind IN ('v', 'm', 'f', 'p', 'c')
+  UNION ALL SELECT 'function', proname FROM pg_proc WHERE pronamespace = $1
+  UNION ALL SELECT 'type', typname FROM pg_type t WHERE typnamespace = $1 AND typtype IN ('e', 'd', 'r') AND typelem = 0
+  UNION ALL SELECT 'operator', oprname FROM pg_operator WHERE oprnamespace = $1
+  UNION ALL SELECT 'collation', collname FROM pg_collation WHERE collnamespace = $1
+  UNION ALL SELECT 'extension', extname FROM pg_extension WHERE extnamespace = $1
+  UNION ALL SELECT 'table with a door', c.relname FROM pg_class c JOIN ${INTERNAL_SCHEMA}.local_tables l ON l.face = c.oid
+    WHERE c.relnamespace = $1
+  UNION ALL SELECT 'table with triggers', c.relname FROM pg_class c WHERE c.relnamespace = $1
+    AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal)
+  UNION ALL SELECT 'table with rules', c.relname FROM pg_class c WHERE c.relnamespace = $1 AND c.relkind = 'r'
+    AND EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid)
+  UNION ALL SELECT 'table with row-level security', c.relname FROM pg_class c WHERE c.relnamespace = $1
+    AND (c.relrowsecurity OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid))
+  UNION ALL SELECT 'table that inherits', c.relname FROM pg_class c WHERE c.relnamespace = $1 AND c.relkind = 'r'
+    AND EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+  UNION ALL SELECT 'table that is not permanent', relname FROM pg_class
+    WHERE relnamespace = $1 AND relkind = 'r' AND relpersistence <> 'p' LIMIT 1`;
+
+/** `oid`: of the schema. Runs with search_path pg_catalog. */
+export async function readContents(connection: ControlConnection, oid: number): Promise<SchemaContents> {
+  const [other] = await connection.query<{ what: string; name: string }>(OTHERS_QUERY, [oid]);
+  if (other) throw holdsMore(other.what, other.name);
+  const found = await connection.query<{ oid: number; schema: string; name: string; owner: string }>(
+    `SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner FROM pg_class c
+     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relnamespace = $1 AND c.relkind = 'r' ORDER BY c.relname`,
+    [oid],
+  );
+  const tables: SchemaTable[] = [];
+  for (const table of found) tables.push(await readTable(connection, table));
+  return { tables, sequences: await readSequences(connection, oid) };
+}
+
+async function readTable(
+  connection: ControlConnection,
+  table: { readonly oid: number; readonly schema: string; readonly name: string; readonly owner: string },
+): Promise<SchemaTable> {
+  const name = quoteQualified(table.schema, table.name);
+  const texts = async (sql: string, ...more: unknown[]) =>
+    (await connection.query<{ text: string }>(sql, [table.oid, ...more])).map(({ text }) => text);
+  const columns = await connection.query<{ name: string; text: string; generated: boolean }>(
+    `SELECT a.attname AS name, a.attgenerated <> '' AS generated, concat(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)),
+       CASE WHEN a.attcollation <> t.typcollation THEN format(' COLLATE %I.%I', ln.nspname, l.collname) END,
+       CASE WHEN a.attidentity = 'a' THEN ' GENERATED ALWAYS AS IDENTITY' WHEN a.attidentity = 'd' THEN ' GENERATED BY DEFAULT AS IDENTITY'
+         WHEN a.attgenerated <> '' THEN format(' GENERATED ALWAYS AS (%s) %s', pg_get_expr(d.adbin, d.adrelid),
+           CASE a.attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END)
+         ELSE ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) END,
+       CASE WHEN a.attnotnull THEN ' NOT NULL' END) AS text
+     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
+     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`,
+    [table.oid],
+  );
+  const constraints = await texts(
+    `SELECT format('CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)) AS text FROM pg_constraint
+     WHERE conrelid = $1 AND contype IN ('p', 'u', 'c', 'x') ORDER BY contype, conname`,
+  );
+  const [storage = ''] = await texts(
+    `SELECT ' WITH (' || string_agg(format('%I = %L', o.option_name, o.option_value), ', ') || ')' AS text
+     FROM pg_class c CROSS JOIN pg_options_to_table(c.reloptions) o WHERE c.oid = $1 HAVING count(*) > 0`,
+  );
+  const extras = await texts(
+    `SELECT pg_get_indexdef(i.indexrelid) AS text FROM pg_index i WHERE i.indrelid = $1
+       AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = $1)
+     UNION ALL SELECT pg_get_statisticsobjdef(s.oid) FROM pg_statistic_ext s WHERE s.stxrelid = $1
+     UNION ALL SELECT format('COMMENT ON TABLE %s IS %L', $2::text, description) FROM pg_description
+       WHERE objoid = $1 AND classoid = 'pg_class'::regclass AND objsubid = 0
+     UNION ALL SELECT format('COMMENT ON COLUMN %s.%I IS %L', $2::text, a.attname, d.description) FROM pg_description d
+       JOIN pg_attribute a ON a.attrelid = d.objoid AND a.attnum = d.objsubid
+       WHERE d.objoid = $1 AND d.classoid = 'pg_class'::regclass AND d.objsubid > 0
+     UNION ALL SELECT format('GRANT %s%s ON %s TO %s%s', g.privilege_type, g.columns, $2::text, coalesce(quote_ident(r.rolname), 'PUBLIC'),
+         CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' END)
+       FROM (SELECT a.grantee, a.privilege_type, a.is_grantable, '' AS columns FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+               WHERE c.oid = $1 AND a.grantee <> c.relowner
+             UNION ALL SELECT a.grantee, a.privilege_type, a.is_grantable, format(' (%I)', k.attname)
+               FROM pg_attribute k CROSS JOIN aclexplode(k.attacl) a WHERE k.attrelid = $1 AND NOT k.attisdropped) g
+       LEFT JOIN pg_roles r ON r.oid = g.grantee`,
+    name,
+  );
+  const foreign = await connection.query<{ name: string; text: string; stays: boolean }>(
+    `SELECT k.conname AS name, format('ALTER TABLE %s ADD CONSTRAINT %I %s', $2::text, k.conname, pg_get_constraintdef(k.oid)) AS text,
+       o.relnamespace = c.relnamespace OR EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.local_tables l WHERE l.face = o.oid) AS stays
+     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class o ON o.oid = k.confrelid
+     WHERE k.conrelid = $1 AND k.contype = 'f' ORDER BY k.conname`,
+    [table.oid, name],
+  );
+  const [gone] = foreign.filter(({ stays }) => !stays);
+  if (gone)
+    throw notSupported(
+      `foreign key "${gone.name}" references a table that lives elsewhere`,
+      'Make that table a reference table first, or drop the constraint.',
+    );
+  return {
+    ...{ name, owner: table.owner, extras, foreignKeys: foreign.map(({ text }) => text) },
+    create: `CREATE TABLE ${name} (${[...columns.map(({ text }) => text), ...constraints].join(', ')})${storage}`,
+    columns: columns.filter(({ generated }) => !generated).map((column) => column.name),
+  };
+}
+
+async function readSequences(connection: ControlConnection, oid: number): Promise<SchemaSequence[]> {
+  const rows = await connection.query<{
+    name: string;
+    owner: string;
+    create: string;
+    identity: boolean;
+    ownedBy: string | null;
+    grants: string[];
+  }>(
+    `SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
+       format('CREATE SEQUENCE %I.%I AS %s INCREMENT %s MINVALUE %s MAXVALUE %s START %s CACHE %s %s', n.nspname, c.relname,
+         format_type(s.seqtypid, NULL), s.seqincrement, s.seqmin, s.seqmax, s.seqstart, s.seqcache,
+         CASE WHEN s.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END) AS create,
+       coalesce(d.deptype = 'i', false) AS identity,
+       (SELECT format('%s.%I', format('%I.%I', tn.nspname, t.relname), a.attname) FROM pg_class t
+          JOIN pg_namespace tn ON tn.oid = t.relnamespace JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+          WHERE t.oid = d.refobjid) AS "ownedBy",
+       ARRAY(SELECT format('GRANT %s ON SEQUENCE %I.%I TO %s', a.privilege_type, n.nspname, c.relname, coalesce(quote_ident(r.rolname), 'PUBLIC'))
+          FROM aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE a.grantee <> c.relowner) AS grants
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_sequence s ON s.seqrelid = c.oid
+     LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
+       AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+     WHERE c.relnamespace = $1 AND c.relkind = 'S' ORDER BY c.relname`,
+    [oid],
+  );
+  const sequences: SchemaSequence[] = [];
+  for (const row of rows) {
+    const [now] = await connection.query<{ value: string; called: boolean }>(
+      `SELECT last_value::text AS value, is_called AS called FROM ${row.name}`,
+    );
+    const { name, owner, identity, ownedBy, grants } = row;
+    sequences.push({
+      ...{ name, owner, create: identity ? undefined : row.create },
+      extras: [
+        ...(!identity && ownedBy !== null ? [`ALTER SEQUENCE ${name} OWNED BY ${ownedBy}`] : []),
+        ...(identity ? [] : grants),
+      ],
+      value: identity
+        ? identityValue(ownedBy ?? '', now)
+        : `SELECT setval('${name.replaceAll("'", "''")}', ${now?.value}, ${now?.called})`,
+    });
+  }
+  return sequences;
+}
+
+/** The sequence has a name of the other server's choice. */
+function identityValue(column: string, now: { value: string; called: boolean } | undefined): string {
+  return `SELECT setval(d.objid::regclass, ${now?.value}, ${now?.called}) FROM pg_depend d
+    JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid JOIN pg_class c ON c.oid = a.attrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'i'
+      AND format('%I.%I.%I', n.nspname, c.relname, a.attname) = '${column.replaceAll("'", "''")}'`;
+}
+
+function holdsMore(what: string, name: string): PosternError {
+  return notSupported(
+    `the schema has a ${what}, "${name}", which cannot be moved with it`,
+    'Drop it, move the schema, and make it again: from then on it is made where the schema lives.',
+  );
+}
