@@ -24,7 +24,7 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   backend: ['base', 'pg', 'wire', 'platform'],
   txn: ['base', 'pg', 'wire', 'platform', 'catalog', 'backend'],
   ddl: ['base', 'pg', 'platform', 'catalog', 'plan', 'txn'],
-  'doors/sharded': ['base', 'pg', 'platform', 'catalog', 'plan', 'ddl'],
+  'doors/sharded': ['base', 'pg', 'platform', 'catalog', 'plan', 'ddl', 'lookup'],
   'doors/schema': ['base', 'pg', 'platform', 'catalog', 'ddl'],
   'doors/reference': ['base', 'pg', 'platform', 'catalog', 'plan', 'ddl'],
   lookup: ['base', 'pg', 'platform', 'catalog', 'plan', 'ddl'],

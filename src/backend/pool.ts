@@ -60,6 +60,8 @@ export class NodePool {
   #openingByUser = new Map<string, number>();
   #idleCount = 0;
   #failedUntilMs = 0;
+  /** The server's major version, as the connection that was opened last has told it; undefined: none was yet. */
+  serverMajor: number | undefined;
   /** When somebody last asked who holds a connection to another node. */
   #besideAtMs = Number.NEGATIVE_INFINITY;
   #failure: PosternError | undefined;
@@ -336,6 +338,8 @@ export class NodePool {
       (connection) => {
         opened();
         this.#failure = undefined;
+        this.serverMajor =
+          Number.parseInt(connection.parameters.get('server_version') ?? '', 10) || undefined;
         connection.onClosed = (closed) => this.#onClosed(closed);
         this.#lent.add(connection);
         this.release(connection);

@@ -23,6 +23,9 @@ export const BOUNDS = {
   meshConnections: 8,
   /** Portals and cursors over several nodes that one session reads in portions at once. */
   meshHoldingsMax: 4,
+  /** Texts of statements that were joined for a mesh, and the characters of the longest that is kept. */
+  meshTextsMax: 200,
+  meshTextLengthMax: 20_000,
   /** How long a statement waits for a free backend connection. */
   acquireTimeoutMs: 30_000,
   /** How many may wait for one at once, per node. */
@@ -93,9 +96,8 @@ export const BOUNDS = {
   copyBufferBytesMax: 24 * 1024 * 1024,
   /** Rows of one bucket that go to its node together: a COPY of its own there. */
   copyChunkBytesMax: 512 * 1024,
-  /** One row of it, and the rows whose buckets a server is asked for at a time. */
+  /** One row of it. */
   copyRowBytesMax: 256 * 1024 * 1024,
-  copyAskedRowsMax: 500,
   /** When a row has failed, how long rows before it, on other nodes, may take to fail as well. */
   copySettleMs: 1_000,
   /** Literals of one simple statement that are lifted into parameters; a statement with more is sent as it came. */

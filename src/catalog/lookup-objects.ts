@@ -11,10 +11,11 @@
 import { COMMIT_SCHEMA } from './map.ts';
 
 /** A node has all of this if it has this. */
-export const NEWEST_LOOKUP_OBJECT = `${COMMIT_SCHEMA}.keep_unique(text,text)`;
+export const NEWEST_LOOKUP_OBJECT = `${COMMIT_SCHEMA}.find_unique(text,text)`;
 
 /** What stands for the transaction in a signature: a change is good for one backend. */
 export const KEEP_UNIQUE_SCOPE = 'keep_unique';
+export const FIND_UNIQUE_SCOPE = 'find_unique';
 
 /** Before a statement: the trigger may note. */
 export const CARRY_LOOKUPS = `SELECT pg_catalog.set_config('postern_lookup.at', '0', true), pg_catalog.set_config('postern_lookup.q0', '', true)`;
@@ -112,7 +113,28 @@ BEGIN
   EXECUTE format('INSERT INTO %1$s SELECT * FROM json_populate_recordset(NULL::%1$s, $1)', leaf) USING parsed -> 'added';
   RETURN found;
 END $body$;
-GRANT EXECUTE ON FUNCTION ${COMMIT_SCHEMA}.keep_unique(text, text), ${COMMIT_SCHEMA}.drain_lookups(),
+CREATE OR REPLACE FUNCTION ${COMMIT_SCHEMA}.find_unique(request text, signature text) RETURNS json
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+-- The shard key of the row with these values, in an array; NULL: there is none.
+DECLARE
+  parsed json := find_unique.request::json;
+  expected text;
+  pairs text;
+  found json;
+BEGIN
+  SELECT encode(sha256(k.outer_pad || sha256(k.inner_pad || convert_to(concat_ws(E'\\n', n.cluster_id, n.node_id,
+      pg_backend_pid(), '${FIND_UNIQUE_SCOPE}', find_unique.request), 'UTF8'))), 'hex')
+    INTO expected FROM ${internalSchema}.local_key k, ${internalSchema}.local_node n;
+  IF expected IS NULL OR expected <> find_unique.signature THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'this question is not signed by a router of this cluster';
+  END IF;
+  SELECT string_agg(format('l.%I = %L', c.name, v.value), ' AND ') INTO pairs
+    FROM json_array_elements_text(parsed -> 'columns') WITH ORDINALITY AS c (name, at)
+    JOIN json_array_elements_text(parsed -> 'values') WITH ORDINALITY AS v (value, at) USING (at);
+  EXECUTE format('SELECT json_build_array(l.${LOOKUP_KEY}::text) FROM %s l WHERE %s', parsed ->> 'leaf', pairs) INTO found;
+  RETURN found;
+END $body$;
+GRANT EXECUTE ON FUNCTION ${COMMIT_SCHEMA}.find_unique(text, text), ${COMMIT_SCHEMA}.keep_unique(text, text), ${COMMIT_SCHEMA}.drain_lookups(),
   ${COMMIT_SCHEMA}.record_lookup(), ${COMMIT_SCHEMA}.lookup_values(jsonb, text[]) TO PUBLIC;`;
 }
 

@@ -87,6 +87,21 @@ export interface ShardedTable {
   readonly cascades?: boolean;
   /** Its unique constraints off the shard key; absent: none. */
   readonly lookups?: readonly Lookup[];
+  /** Home has no bucket of it, and an empty leaf of CATALOG_BUCKET, by which the catalogs show what a face can't have. */
+  readonly catalogLeaf?: boolean;
+}
+
+/** The bucket that the leaf of a table is named by that has no bucket on home: its foreign keys and privileges stand there too. */
+export const CATALOG_BUCKET = 0;
+
+/** Where DDL of leaves goes on a node: the buckets that it has, and home's empty leaf. */
+export function leafBucketsOn(
+  { buckets, catalogLeaf }: Pick<ShardedTable, 'buckets' | 'catalogLeaf'>,
+  nodeId: number,
+  homeNodeId: number,
+): readonly number[] {
+  if (catalogLeaf && nodeId === homeNodeId) return [CATALOG_BUCKET];
+  return [...buckets.keys()].filter((bucket) => buckets[bucket]!.nodeId === nodeId);
 }
 
 /** A unique constraint off the shard key (src/lookup/SPEC.md). */

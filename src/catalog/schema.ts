@@ -16,6 +16,7 @@ import { randomUUID } from 'node:crypto';
 import { PosternError } from '../base/errors.ts';
 import type { ControlConnection } from '../platform/control-connection.ts';
 import { commitObjects, NEWEST_COMMIT_OBJECT } from './commit-objects.ts';
+import { cutNamesTable } from './cut-names.ts';
 import { ADOPT_COUNTERS, HAS_ID_OBJECTS, ID_OBJECTS } from './id-sequences.ts';
 import { localLookups, lookupsTable, NEWEST_LOOKUP_OBJECT } from './lookup-objects.ts';
 import { CATALOG_SCHEMA, LEAF_SCHEMA, type NodeInfo } from './map.ts';
@@ -136,6 +137,7 @@ CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.id_columns (
 );
 ${ID_OBJECTS};
 ${lookupsTable(INTERNAL_SCHEMA)}
+${cutNamesTable(INTERNAL_SCHEMA)}
 CREATE TABLE IF NOT EXISTS ${INTERNAL_SCHEMA}.ddl_jobs (
   job_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   role name NOT NULL,
@@ -192,7 +194,7 @@ export async function ensureCatalog(
     const [found] = await home.query<{ there: boolean; whole: boolean }>(
       `SELECT to_regclass('${INTERNAL_SCHEMA}.cluster') IS NOT NULL AS there,
          ${viewsAreThere(INTERNAL_SCHEMA)} AND ${HAS_ID_OBJECTS}
-           AND to_regclass('${INTERNAL_SCHEMA}.lookups') IS NOT NULL AS whole`,
+           AND to_regclass('${INTERNAL_SCHEMA}.cut_names') IS NOT NULL AS whole`,
     );
     if (!found?.there) {
       await home.query(NODE_OBJECTS + CATALOG_OBJECTS);

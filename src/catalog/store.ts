@@ -68,6 +68,8 @@ SELECT c.epoch::text AS epoch, c.home_node_id AS "homeNodeId",
        FROM ${INTERNAL_SCHEMA}.leaves l WHERE l.table_id = t.table_id),
      'shadowSchemas', (SELECT coalesce(json_agg(s.nspname ORDER BY s.nspname), '[]')
        FROM (${SHADOWS}) s WHERE s.table_id = t.table_id),
+     'catalogLeaf', EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.local_leaves l WHERE l.table_id = t.table_id)
+       AND NOT EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.places p WHERE p.colocation_id = t.colocation_id AND p.node_id = c.home_node_id),
      'lookups', (SELECT coalesce(json_agg(json_build_object('id', u.lookup_id, 'name', u.constraint_name,
          'isConstraint', u.is_constraint, 'columns', u.columns, 'keyType', u.key_type, 'hashFunction', u.hash_function,
          'keyTypeModifier', v.atttypmod, 'keyTypeText', format_type(v.atttypid, v.atttypmod)) ORDER BY u.lookup_id), '[]')
@@ -124,6 +126,7 @@ interface TableJson {
   readonly generations: readonly number[];
   readonly shadowSchemas: readonly string[];
   readonly lookups: readonly LookupJson[];
+  readonly catalogLeaf: boolean;
 }
 
 type LookupJson = Omit<Lookup, 'table'> &
@@ -158,7 +161,7 @@ export function mapOf(row: MapRow | undefined): ClusterMap {
   if (!row) throw catalogDamaged('it has no cluster row');
   const tables: ShardedTable[] = [];
   const groups = readGroups(row.groups);
-  for (const { nodeIds, generations, columns, lookups, ...table } of row.tables) {
+  for (const { nodeIds, generations, columns, lookups, catalogLeaf, ...table } of row.tables) {
     if (nodeIds.length !== generations.length) {
       throw catalogDamaged(`"${table.name}" has ${nodeIds.length} places and ${generations.length} leaves`);
     }
@@ -167,7 +170,8 @@ export function mapOf(row: MapRow | undefined): ClusterMap {
     const buckets = nodeIds.map((nodeId, bucket) => ({ nodeId, generation: generations[bucket]! }));
     const group = groups.get(table.colocationId);
     if (!group) throw catalogDamaged(`"${table.name}" is in no colocation group`);
-    const whole: ShardedTable = { ...table, ...group, columns, buckets };
+    const own: ShardedTable = { ...table, ...group, columns, buckets };
+    const whole: ShardedTable = catalogLeaf ? { ...own, catalogLeaf } : own;
     tables.push(
       lookups.length > 0 ? { ...whole, lookups: lookups.map((one) => lookupOf(whole, one)) } : whole,
     );

@@ -118,8 +118,11 @@ const COMMANDS: {
   },
   createReferenceTable: async (world, command) =>
     told('CREATE TABLE', await createReferenceInTransaction(world, command)),
-  distributeTable: async (world, command) =>
-    doorGiven(command.functionName, await distributeInTransaction(world, command)),
+  distributeTable: async (world, command) => {
+    const { made, uniques, ...result } = await distributeInTransaction(world, command);
+    for (const spec of uniques) await addLookup(world, made, spec);
+    return doorGiven(command.functionName, result);
+  },
   makeReferenceTable: async (world, command) =>
     doorGiven(command.functionName, await makeReferenceInTransaction(world, command)),
   dropTables: async (world, { tables, cascade }) => {

@@ -74,9 +74,14 @@ function readSlowly(data: string, options: readonly CopyOption[], markerEnds = f
         at += 2;
         continue;
       }
-      if (isCsv && markerEnds && at === start && /^\\\.(\r\n|\r|\n)/.test(rest)) {
-        const end = /^\\\.(\r\n|\r|\n)/.exec(rest)![1]!;
-        if (style === '' || end === style || (style === '\r' && end === '\r\n'))
+      if (isCsv && markerEnds && at === start) {
+        const [, first, second] = /^\\\.([\r\n])([\r\n]?)/.exec(rest) ?? [];
+        const isOther =
+          (style === '\r\n' && first === '\r' && second === '\r') ||
+          (style === '\n' && first === '\r') ||
+          (style === '\r' && first === '\n');
+        if (isOther) return fail('end-of-copy marker does not match previous newline style');
+        if (first !== undefined && (style !== '\r\n' || (first === '\r' && second === '\n')))
           return { rows, lines, error: undefined };
       }
       if (isCsv) {

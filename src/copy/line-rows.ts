@@ -325,7 +325,7 @@ export class LineRows implements RowView {
     }
     const style = isNewline ? NEWLINE : isBoth && this.#endOfLine !== RETURN ? CRLF : RETURN;
     if (this.#endOfLine !== 0 && style !== this.#endOfLine) {
-      throw this.#error('end-of-copy marker does not match previous newline style');
+      throw this.#otherStyle();
     }
     this.#hasEnded = true;
     return true;
@@ -335,11 +335,21 @@ export class LineRows implements RowView {
   #csvMarker(data: Buffer, at: number, end: number): boolean | undefined {
     if (at + 1 < end && data[at + 1] !== DOT) return false;
     if (at + 2 >= end) return this.#atEnd ? false : undefined;
-    if (data[at + 2] === NEWLINE) return this.#endOfLine !== RETURN && this.#endOfLine !== CRLF;
-    if (data[at + 2] !== RETURN || this.#endOfLine === NEWLINE) return false;
-    if (this.#endOfLine === RETURN) return true;
-    if (at + 3 >= end) return this.#atEnd ? this.#endOfLine === 0 : undefined;
-    return this.#endOfLine === 0 || data[at + 3] === NEWLINE;
+    const known = this.#endOfLine;
+    if (data[at + 2] === NEWLINE) {
+      if (known === RETURN) throw this.#otherStyle();
+      return known !== CRLF;
+    }
+    if (data[at + 2] !== RETURN) return false;
+    if (known === NEWLINE) throw this.#otherStyle();
+    if (known !== CRLF) return true;
+    if (at + 3 >= end) return this.#atEnd ? false : undefined;
+    if (data[at + 3] === RETURN) throw this.#otherStyle();
+    return data[at + 3] === NEWLINE;
+  }
+
+  #otherStyle(): CopyDataError {
+    return this.#error('end-of-copy marker does not match previous newline style');
   }
 
   #strayReturn(): CopyDataError {

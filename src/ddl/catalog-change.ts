@@ -60,6 +60,11 @@ export function catalogStatements(change: CatalogChange, map: ClusterMap): reado
       return [
         `UPDATE ${INTERNAL_SCHEMA}.tables SET cascades = true WHERE table_id = ${Number(change.tableId)}`,
       ];
+    case 'restartIds':
+      return [
+        `UPDATE ${INTERNAL_SCHEMA}.id_columns SET restarts = restarts + 1
+         WHERE table_id = ${Number(change.tableId)} AND column_name = ${quoteLiteral(change.column)}`,
+      ];
     default:
       return unreachable(change);
   }

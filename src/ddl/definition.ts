@@ -11,7 +11,9 @@ import { GUARD_TRIGGER } from '../catalog/reference-guard.ts';
 import { INTERNAL_SCHEMA } from '../catalog/schema.ts';
 import { quoteIdentifier, quoteLiteral, quoteQualified } from '../pg/identifier.ts';
 import { OID } from '../pg/oid.ts';
+import type { UniqueSpec } from '../plan/lookups.ts';
 import type { SqlConnection } from './context.ts';
+import { readPlainUniques } from './plain-uniques.ts';
 import { readTableExtras, statementOn } from './table-extras.ts';
 
 export interface TableDefinition {
@@ -21,6 +23,8 @@ export interface TableDefinition {
   readonly statistics: readonly string[];
   /** Those that a row is copied by: all but the generated ones. */
   readonly columns: readonly string[];
+  /** Of a face: what is unique without the shard key, and not among the statements. */
+  readonly uniques: readonly UniqueSpec[];
 }
 
 const SERIAL_TYPES: ReadonlyMap<number, string> = new Map([
@@ -61,10 +65,13 @@ export async function readDefinition(
   await refuseWhatWouldBeLost(connection, table, use);
   const columns = await readColumns(connection, table.oid);
   const parts = columns.map((column) => columnText(column, use));
+  const uniques = use.door === 'sharded' ? await readPlainUniques(connection, table, use.keyColumn) : [];
+  const without = uniques.map(({ indexOid }) => indexOid);
   const constraints = await connection.query<{ text: string }>(
     `SELECT format('CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)) AS text FROM pg_constraint
-     WHERE conrelid = $1 AND contype IN ('p', 'u', 'c', 'x', 'f') ORDER BY contype, conname`,
-    [table.oid],
+     WHERE conrelid = $1 AND contype IN ('p', 'u', 'c', 'x', 'f') AND NOT (contype = 'u' AND conindid = ANY ($2::oid[]))
+     ORDER BY contype, conname`,
+    [table.oid, without],
   );
   parts.push(...constraints.map((constraint) => constraint.text));
   const name = quoteQualified(table.schema, table.name);
@@ -77,8 +84,9 @@ export async function readDefinition(
   );
   return {
     statistics: statistics.map((row) => row.name),
-    statements: [create, ...(await readExtras(connection, table.oid, name))],
+    statements: [create, ...(await readExtras(connection, { oid: table.oid, name, without }))],
     storage,
+    uniques,
     columns: columns.filter((column) => column.generated === '').map((column) => column.name),
   };
 }
@@ -158,12 +166,20 @@ function takesSequence(column: ColumnRow, use: DefinitionUse): boolean {
   return column.generated === '' && /\bnextval\(/.test(column.expression ?? '');
 }
 
-async function readExtras(connection: SqlConnection, oid: number, name: string): Promise<string[]> {
+/** `without`: indexes that are left out. */
+async function readExtras(
+  connection: SqlConnection,
+  {
+    oid,
+    name,
+    without,
+  }: { readonly oid: number; readonly name: string; readonly without: readonly number[] },
+): Promise<string[]> {
   const rows = await connection.query<{ text: string }>(
     `SELECT pg_get_indexdef(i.indexrelid) AS text FROM pg_index i
-     WHERE i.indrelid = $1 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = $1)
+     WHERE i.indrelid = $1 AND i.indexrelid <> ALL ($2::oid[]) AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = $1)
      UNION ALL SELECT pg_get_statisticsobjdef(s.oid) FROM pg_statistic_ext s WHERE s.stxrelid = $1`,
-    [oid],
+    [oid, without],
   );
   const statements = rows.map((row) => row.text);
   const comments = await connection.query<{ column: string | null; text: string }>(

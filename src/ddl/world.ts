@@ -81,7 +81,10 @@ export interface GroupRequest {
 }
 
 /** On home first, and then on all others side by side. */
-export async function everywhere<T>(world: DdlWorld, work: (branch: DdlBranch) => Promise<T>): Promise<T[]> {
+export async function everywhere<T>(
+  world: Pick<DdlWorld, 'home' | 'others'>,
+  work: (branch: DdlBranch) => Promise<T>,
+): Promise<T[]> {
   const first = await work(world.home);
   return [first, ...(await settledAll(world.others.map(work)))];
 }

@@ -7,6 +7,7 @@ import type { Rows } from '../backend/internal-query.ts';
 import { assert } from '../base/assert.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import { ASK_SERVER } from '../pg/hash/bucket.ts';
+import type { LookupRead } from '../plan/lookup-reads.ts';
 import type { QueryPlan, StatementPlan, SuppliedId } from '../plan/plan.ts';
 import type { IdSupply } from './id-chooser.ts';
 import { isMesh } from './mesh.ts';
@@ -39,6 +40,8 @@ export interface ChooseContext {
     valueOf(supplied: SuppliedId): number;
     noteSupplied(supplied: SuppliedId, id: number): void;
   };
+  /** The bucket of the row that has these unique values, any one if there is none, or SEVERAL: that can't be told. */
+  readonly findByLookup: (read: LookupRead, values: KeyValues) => Promise<number>;
   /** Runs a query with the client's settings. */
   readonly ask: (text: string) => Promise<Rows>;
 }
@@ -128,6 +131,8 @@ export async function chooseBucket(
   bind: KeyValues['bind'],
   context: ChooseContext,
 ): Promise<StatementChoice> {
+  if (placement.lookup)
+    return { bucket: await context.findByLookup(placement.lookup, { bind, ids: NO_IDS }), ids: NO_IDS };
   const ids = await supplyIds(placement, context);
   let bucket = bucketOf(placement, { bind, ids });
   if (bucket === ASK_SERVER) bucket = await askBucket(placement, { bind, ids }, context.ask);

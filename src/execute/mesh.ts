@@ -28,6 +28,16 @@ export interface ReadyMesh {
     readonly functions: readonly string[];
     readonly namesCollation: boolean;
   }): PosternError | undefined;
+  /** The columns of a table, by name; undefined: there is none of that name, or several. */
+  columnsOf(schema: string | undefined, name: string): ReadonlyMap<string, MeshColumn> | undefined;
+}
+
+export interface MeshColumn {
+  /** As format_type() prints it. */
+  readonly type: string;
+  readonly collation: string | null;
+  /** An index begins with it. */
+  readonly leadsIndex: boolean;
 }
 
 export function isMesh(nodeId: number | undefined): boolean {

@@ -77,12 +77,25 @@ const LEAF_FOREIGN_KEYS = `CREATE FUNCTION ${SHOWN_SCHEMA}.leaf_foreign_keys() R
         'x.relname',
         `regexp_replace((SELECT y.relname::text FROM pg_class y WHERE y.oid = c.conindid), ${SUFFIX}, '')`,
       )} LIMIT 1) END, rt.face IS NOT NULL
-  FROM (SELECT l.face::oid AS face, fc.relnamespace, ${SHOWN_SCHEMA}.leaf_of(l.face::oid) AS leaf FROM ${FACES}) f
+  FROM (SELECT l.table_id, l.face::oid AS face, fc.relnamespace, ${SHOWN_SCHEMA}.leaf_of(l.face::oid) AS leaf FROM ${FACES}) f
   JOIN pg_constraint c ON c.conrelid = f.leaf AND c.contype = 'f'
-  CROSS JOIN LATERAL (SELECT regexp_replace(c.conname::text, ${SUFFIX}, '')::name AS conname) n
+  CROSS JOIN LATERAL (SELECT regexp_replace(c.conname::text, ${SUFFIX}, '') AS stem) s
+  CROSS JOIN LATERAL (SELECT coalesce((SELECT d.name FROM ${INTERNAL_SCHEMA}.cut_names d
+    WHERE d.table_id = f.table_id AND ${isIndexOfFace('d.name', 's.stem')} LIMIT 1), s.stem)::name AS conname) n
   LEFT JOIN ${INTERNAL_SCHEMA}.local_leaves rb ON rb.leaf::oid = c.confrelid
   LEFT JOIN ${INTERNAL_SCHEMA}.local_tables rt ON rt.table_id = rb.table_id
   WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = f.face AND k.conname = n.conname); END`;
+
+/** What is unique without the shard key (src/lookup/SPEC.md), by the face's index of the same name. */
+const UNIQUES_OFF_KEY = `CREATE FUNCTION ${SHOWN_SCHEMA}.uniques_off_key() RETURNS TABLE (index oid, conname name, connamespace oid,
+    conrelid oid, conkey int2[], is_constraint boolean) LANGUAGE sql STABLE SECURITY DEFINER COST 1 ROWS 20 BEGIN ATOMIC
+  SELECT x.oid, x.relname, fc.relnamespace, fc.oid, ARRAY(SELECT unnest(i.indkey)), u.is_constraint
+  FROM ${FACES} JOIN ${INTERNAL_SCHEMA}.lookups u ON u.table_id = l.table_id JOIN pg_index i ON i.indrelid = fc.oid
+    JOIN pg_class x ON x.oid = i.indexrelid AND x.relname = u.constraint_name::name; END`;
+
+const IS_UNIQUE_OFF_KEY = `CREATE FUNCTION ${SHOWN_SCHEMA}.is_unique_off_key(index oid) RETURNS boolean ${DEFINER}
+  SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN ${INTERNAL_SCHEMA}.local_tables l ON l.face::oid = i.indrelid
+    JOIN ${INTERNAL_SCHEMA}.lookups u ON u.table_id = l.table_id AND u.constraint_name = x.relname::text WHERE i.indexrelid = $1); END`;
 
 /** Sums over the nodes, of a face or one of its indexes that has been measured. */
 const FIGURES_OF = `CREATE FUNCTION ${SHOWN_SCHEMA}.figures_of(relation oid) RETURNS TABLE (reltuples float4, relpages int4, relallvisible int4,
@@ -103,6 +116,9 @@ export const HELPER_FUNCTIONS: readonly string[] = [
   `CREATE FUNCTION ${SHOWN_SCHEMA}.leaf_of(face oid) RETURNS oid ${DEFINER}
    SELECT v.oid FROM ${FACES} JOIN ${LEAVES} ON b.table_id = l.table_id WHERE l.face::oid = $1
    ORDER BY b.bucket, b.generation DESC LIMIT 1; END`,
+  `CREATE FUNCTION ${SHOWN_SCHEMA}.shown_relkind(relation oid, kind "char") RETURNS "char" LANGUAGE sql STABLE SECURITY DEFINER COST 0.0001
+   BEGIN ATOMIC SELECT CASE WHEN $2 = 'p' AND ${SHOWN_SCHEMA}.is_face($1) THEN 'r'::"char"
+     WHEN $2 = 'I' AND (SELECT ${SHOWN_SCHEMA}.is_face(i.indrelid) FROM pg_index i WHERE i.indexrelid = $1) THEN 'i'::"char" ELSE $2 END; END`,
   `CREATE FUNCTION ${SHOWN_SCHEMA}.faces() RETURNS TABLE (table_id int, face oid) LANGUAGE sql STABLE SECURITY DEFINER COST 1 ROWS 50 BEGIN ATOMIC
    SELECT l.table_id, l.face::oid FROM ${FACES}; END`,
   `CREATE FUNCTION ${SHOWN_SCHEMA}.acl_of(acl jsonb) RETURNS aclitem[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $body$
@@ -116,6 +132,8 @@ export const HELPER_FUNCTIONS: readonly string[] = [
   oldest('oldest_multixact', 'relminmxid', 'mxid_age'),
   DOOR_OPTIONS,
   LEAF_FOREIGN_KEYS,
+  UNIQUES_OFF_KEY,
+  IS_UNIQUE_OFF_KEY,
   FIGURES_OF,
   // Where home has no leaf, those of another node, as they were when it was measured.
   `CREATE FUNCTION ${SHOWN_SCHEMA}.face_acl(face oid) RETURNS aclitem[] ${DEFINER}

@@ -16,7 +16,7 @@ const UNDUMPED_SCHEMAS = [...HIDDEN_SCHEMAS, CATALOG_SCHEMA];
 const MESH_SUFFIX = '_postern_mesh';
 
 /** The OIDs of schemas, as an array: constants, once the view is made. */
-export function schemaOids(schemas: readonly string[]): string {
+function schemaOids(schemas: readonly string[]): string {
   return `ARRAY[${schemas.map((name) => `${quoteLiteral(name)}::pg_catalog.regnamespace`).join(', ')}]::pg_catalog.oid[]`;
 }
 
@@ -39,8 +39,8 @@ export interface ShownCatalog {
   readonly where: (hidden: string) => string;
   /** Columns that are not the catalog's own. */
   readonly columns?: Readonly<Record<string, string>>;
-  /** More rows: of a query over `from`, with these columns in place of the catalog's `c`. */
-  readonly more?: { readonly from: string; readonly columns: Readonly<Record<string, string>> };
+  /** More rows: of queries over `from`, with these columns in place of the catalog's `c`. */
+  readonly more?: readonly { readonly from: string; readonly columns: Readonly<Record<string, string>> }[];
 }
 
 /**
@@ -64,7 +64,6 @@ function leafs(column: string): string {
 }
 
 const IS_FACE = `c.relkind = 'p' AND ${isFace('c.oid')}`;
-const IS_FACE_INDEX = `c.relkind = 'I' AND coalesce((SELECT ${isFace('i.indrelid')} FROM pg_catalog.pg_index i WHERE i.indexrelid = c.oid), false)`;
 
 function figure(column: string): string {
   const own = `(SELECT g.${column} FROM ${SHOWN_SCHEMA}.figures_of(c.oid) g)`;
@@ -79,6 +78,32 @@ function ofFace(value: string, own: string): string {
 const KEY_OF_INDEX = `c.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND c.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
   AND c.refobjsubid = 0 AND c.deptype = 'n'`;
 
+/** One that is kept on other nodes too: the face has a plain index for it, whose OID it has, being no constraint of the server's. */
+const UNIQUE_CONSTRAINT: Readonly<Record<string, string>> = {
+  tableoid: "'pg_catalog.pg_constraint'::pg_catalog.regclass::oid",
+  oid: 'u.index',
+  conname: 'u.conname',
+  connamespace: 'u.connamespace',
+  contype: `'u'::"char"`,
+  condeferrable: 'false',
+  condeferred: 'false',
+  conenforced: 'true',
+  convalidated: 'true',
+  conrelid: 'u.conrelid',
+  contypid: '0::oid',
+  conindid: 'u.index',
+  conparentid: '0::oid',
+  confrelid: '0::oid',
+  confupdtype: `' '::"char"`,
+  confdeltype: `' '::"char"`,
+  confmatchtype: `' '::"char"`,
+  conislocal: 'true',
+  coninhcount: '0::int2',
+  connoinherit: 'true',
+  conperiod: 'false',
+  conkey: 'u.conkey',
+};
+
 export const SHOWN_CATALOGS: readonly ShownCatalog[] = [
   { name: 'pg_namespace', where: ofSchema('oid') },
   {
@@ -88,15 +113,17 @@ export const SHOWN_CATALOGS: readonly ShownCatalog[] = [
     ) => `c.relnamespace <> ALL (${hidden}) AND NOT (c.relnamespace = 'pg_toast'::pg_catalog.regnamespace
       AND coalesce(substring(c.relname::text from '^pg_toast_([0-9]+)')::oid IN ${relationsOf(hidden)}, false))`,
     columns: {
-      relkind: `CASE WHEN ${IS_FACE} THEN 'r' WHEN ${IS_FACE_INDEX} THEN 'i' ELSE c.relkind END`,
+      // PostgreSQL evaluates what is cheap first, and functions of sequences fail for what is none: this has to be as cheap as a
+      // column.
+      relkind: `CASE WHEN c.relkind IN ('p', 'I') THEN ${SHOWN_SCHEMA}.shown_relkind(c.oid, c.relkind) ELSE c.relkind END`,
       relam: ofFace("(SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap')", 'c.relam'),
       reltuples: figure('reltuples'),
       relpages: figure('relpages'),
       relallvisible: figure('relallvisible'),
       relhassubclass: ofFace('false', 'c.relhassubclass'),
-      // Foreign keys are triggers, and the leaves have those.
+      // Foreign keys are triggers, and the leaves have those; and some of Postern's, which are no internal ones.
       relhastriggers: ofFace(
-        `c.relhastriggers OR coalesce(${leafs('relhastriggers')}, false)`,
+        `c.relhastriggers OR EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = ${leafOf('c.oid')} AND g.tgisinternal)`,
         'c.relhastriggers',
       ),
       relrowsecurity: ofFace(
@@ -126,31 +153,46 @@ export const SHOWN_CATALOGS: readonly ShownCatalog[] = [
   {
     name: 'pg_constraint',
     where: ofSchema('connamespace'),
-    more: {
-      from: `${SHOWN_SCHEMA}.leaf_foreign_keys() k JOIN pg_catalog.pg_constraint c ON c.oid = k.oid`,
-      columns: {
-        conname: 'k.conname',
-        connamespace: 'k.connamespace',
-        conrelid: 'k.conrelid',
-        conparentid: '0::oid',
-        confrelid: 'k.confrelid',
-        conkey: 'k.conkey',
-        confkey: 'k.confkey',
-        conindid: 'k.conindid',
+    more: [
+      {
+        from: `${SHOWN_SCHEMA}.leaf_foreign_keys() k JOIN pg_catalog.pg_constraint c ON c.oid = k.oid`,
+        columns: {
+          conname: 'k.conname',
+          connamespace: 'k.connamespace',
+          conrelid: 'k.conrelid',
+          conparentid: '0::oid',
+          confrelid: 'k.confrelid',
+          conkey: 'k.conkey',
+          confkey: 'k.confkey',
+          conindid: 'k.conindid',
+        },
       },
-    },
+      {
+        from: `${SHOWN_SCHEMA}.uniques_off_key() u LEFT JOIN pg_catalog.pg_constraint c ON false WHERE u.is_constraint`,
+        columns: UNIQUE_CONSTRAINT,
+      },
+    ],
   },
   {
     // By this information_schema finds the constraint that a foreign key refers to.
     name: 'pg_depend',
     where: () =>
       `NOT (${KEY_OF_INDEX} AND c.objid IN (SELECT k.oid FROM ${SHOWN_SCHEMA}.leaf_foreign_keys() k WHERE k.references_leaf))`,
-    more: {
-      from: `${SHOWN_SCHEMA}.leaf_foreign_keys() k JOIN pg_catalog.pg_depend c ON c.objid = k.oid AND ${KEY_OF_INDEX} WHERE k.references_leaf`,
-      columns: { refobjid: 'k.conindid' },
+    more: [
+      {
+        from: `${SHOWN_SCHEMA}.leaf_foreign_keys() k JOIN pg_catalog.pg_depend c ON c.objid = k.oid AND ${KEY_OF_INDEX} WHERE k.references_leaf`,
+        columns: { refobjid: 'k.conindid' },
+      },
+    ],
+  },
+  {
+    name: 'pg_index',
+    where: ofRelation('indrelid'),
+    columns: {
+      indisunique: `CASE WHEN c.indisunique OR c.indexrelid < 16384 THEN c.indisunique
+        ELSE ${SHOWN_SCHEMA}.is_unique_off_key(c.indexrelid) END`,
     },
   },
-  { name: 'pg_index', where: ofRelation('indrelid') },
   { name: 'pg_type', where: ofSchema('typnamespace') },
   { name: 'pg_proc', where: ofSchema('pronamespace') },
   {
@@ -194,6 +236,8 @@ export function catalogQuery(
       .join(', ');
   const hidden = schemaOids(isDump ? UNDUMPED_SCHEMAS : HIDDEN_SCHEMAS);
   const own = `SELECT ${list(catalog.columns ?? {})} FROM pg_catalog.${catalog.name} c WHERE ${catalog.where(hidden)}`;
-  if (!catalog.more) return own;
-  return `${own} UNION ALL SELECT ${list(catalog.more.columns)} FROM ${catalog.more.from}`;
+  const more = (catalog.more ?? []).map(
+    ({ from, columns: others }) => ` UNION ALL SELECT ${list(others)} FROM ${from}`,
+  );
+  return own + more.join('');
 }

@@ -30,11 +30,15 @@ function definitionFunctions(): string[] {
   const indexDefinition = (parameters: string, call: string, isWhole: string) =>
     `CREATE FUNCTION ${SHOWN_SCHEMA}.pg_get_indexdef(${parameters}) RETURNS text ${DEFINER}
      SELECT CASE WHEN ${isWhole} AND x.relkind = 'I' AND ${isFace('i.indrelid')}
-       THEN regexp_replace(${call}, '^(CREATE (?:UNIQUE )?INDEX (?:"(?:[^"]|"")*"|[^ "]+) ON )ONLY ', '\\1') ELSE ${call} END
+       THEN regexp_replace(CASE WHEN ${SHOWN_SCHEMA}.is_unique_off_key(x.oid)
+           THEN regexp_replace(${call}, '^CREATE INDEX ', 'CREATE UNIQUE INDEX ') ELSE ${call} END,
+         '^(CREATE (?:UNIQUE )?INDEX (?:"(?:[^"]|"")*"|[^ "]+) ON )ONLY ', '\\1') ELSE ${call} END
      FROM (SELECT $1 AS oid) a LEFT JOIN pg_index i ON i.indexrelid = a.oid LEFT JOIN pg_class x ON x.oid = a.oid; END`;
   const constraintDefinition = (parameters: string, call: string) =>
     `CREATE FUNCTION ${SHOWN_SCHEMA}.pg_get_constraintdef(${parameters}) RETURNS text ${DEFINER}
-     SELECT CASE WHEN t.face IS NULL THEN ${call}
+     SELECT CASE WHEN t.face IS NULL THEN coalesce(${call}, (SELECT 'UNIQUE (' || string_agg(quote_ident(k.attname), ', ' ORDER BY p.place) || ')'
+         FROM ${SHOWN_SCHEMA}.uniques_off_key() u CROSS JOIN LATERAL unnest(u.conkey) WITH ORDINALITY p (number, place)
+         JOIN pg_attribute k ON k.attrelid = u.conrelid AND k.attnum = p.number WHERE u.is_constraint AND u.index = $1))
        ELSE replace(${call}, ' REFERENCES ' || c.confrelid::regclass::text || '(', ' REFERENCES ' || t.face::text || '(') END
      FROM (SELECT $1 AS oid) a LEFT JOIN pg_constraint c ON c.oid = a.oid AND c.contype = 'f'
        LEFT JOIN ${INTERNAL_SCHEMA}.local_leaves b ON b.leaf::oid = c.confrelid
@@ -62,6 +66,7 @@ const RELATION_FROM_LAST: Readonly<Record<string, number>> = {
   has_table_privilege: 2,
   has_any_column_privilege: 2,
   has_column_privilege: 3,
+  has_sequence_privilege: 2,
 };
 
 export const PRIVILEGE_FUNCTIONS: readonly string[] = Object.keys(RELATION_FROM_LAST);
@@ -82,8 +87,17 @@ function privilegeFunction({ name, types }: OwnFunction): string {
     // PostgreSQL's own relations, of which there are most, need no look.
     return `CASE WHEN $${i + 1} < 16384 THEN $${i + 1} ELSE ${SHOWN_SCHEMA}.privileges_of($${i + 1}) END`;
   });
+  if (name === 'has_sequence_privilege') return sequencePrivilegeFunction(types, place);
   return `CREATE FUNCTION ${SHOWN_SCHEMA}.${name}(${types.join(', ')}) RETURNS boolean LANGUAGE sql STABLE
 RETURN pg_catalog.${name}(${values.join(', ')})`;
+}
+
+/** PostgreSQL's own fails for what is no sequence, and a condition that keeps those away may be evaluated behind it. */
+function sequencePrivilegeFunction(types: readonly string[], place: number): string {
+  const relation = `$${place + 1}${types[place] === 'text' ? '::regclass::oid' : ''}`;
+  return `CREATE FUNCTION ${SHOWN_SCHEMA}.has_sequence_privilege(${types.join(', ')}) RETURNS boolean LANGUAGE sql STABLE COST 10
+BEGIN ATOMIC SELECT CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(${types.map((_, i) => `$${i + 1}`).join(', ')}) END
+FROM pg_class c WHERE c.oid = ${relation}; END`;
 }
 
 /** Statements that make all of them; `own` are the server's PRIVILEGE_FUNCTIONS. */

@@ -6,6 +6,7 @@ import { notSupported, objectError, PosternError } from '../base/errors.ts';
 import { LOOKUP_KEY } from '../catalog/lookup-objects.ts';
 import { LEAF_SCHEMA, type Lookup, leafName, lookupName, type ShardedTable } from '../catalog/map.ts';
 import { INTERNAL_SCHEMA } from '../catalog/schema.ts';
+import type { SqlConnection } from '../ddl/context.ts';
 import { mayOwnLeaves } from '../ddl/leaf-rights.ts';
 import { type DdlBranch, type DdlWorld, everywhere } from '../ddl/world.ts';
 import type { KeyTypeName } from '../pg/hash/key-type.ts';
@@ -30,18 +31,37 @@ interface FirstColumn {
 }
 
 export async function addLookup(world: DdlWorld, table: TableOfLookup, spec: UniqueSpec): Promise<void> {
+  await refuseStrangers(world.home, table);
+  await mayOwnLeaves(world, [], world.session.role);
+  await makeLookup(world, table, spec);
+  world.noteCatalogChange();
+}
+
+/** The right to make leaves is committed at once, whatever becomes of the statement. */
+async function refuseStrangers(home: DdlBranch, { schema, name }: TableOfLookup): Promise<void> {
+  const [row] = await home.query<{ may: boolean }>(
+    `SELECT pg_has_role(c.relowner, 'USAGE') AS may FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1 AND c.relname = $2`,
+    [schema, name],
+  );
+  if (row?.may !== true) throw objectError('42501', `must be owner of table ${name}`);
+}
+
+/** Its branches are those of a client's transaction, or connections of the control path (on-control.ts). */
+export type LookupWorld = Pick<DdlWorld, 'home' | 'others'>;
+
+/** The role of the branches may make leaves already. */
+export async function makeLookup(world: LookupWorld, table: TableOfLookup, spec: UniqueSpec): Promise<void> {
   const { home } = world;
-  const first = await readColumns(home, table, spec);
+  const first = await readUniqueColumns(home, table, spec);
   const [row] = await home.signedValue<readonly { readonly id: number }[]>(
     `WITH made AS (INSERT INTO ${INTERNAL_SCHEMA}.lookups (table_id, constraint_name, is_constraint, columns, key_type, hash_function)
        VALUES (${table.id}, ${quoteLiteral(spec.name)}, ${spec.isConstraint}, ${textArray(spec.columns)}, ${quoteLiteral(first.type)},
          ${quoteLiteral(first.hashFunction)}) RETURNING lookup_id AS id) SELECT json_agg(made) FROM made`,
   );
   const id = row!.id;
-  await mayOwnLeaves(world, [], world.session.role);
   await everywhere(world, (branch) => makeOn(branch, table, { ...spec, id }));
   await fill(world, table, spec, first);
-  world.noteCatalogChange();
 }
 
 export async function dropLookup(world: DdlWorld, table: TableOfLookup, lookup: Lookup): Promise<void> {
@@ -118,7 +138,7 @@ function triggersOf(id: number) {
 
 /** The values of all rows, from where the rows are to where the values hash. No row changes meanwhile: the triggers lock the leaves. */
 async function fill(
-  world: DdlWorld,
+  world: LookupWorld,
   table: TableOfLookup,
   spec: UniqueSpec,
   first: FirstColumn,
@@ -137,15 +157,25 @@ async function fill(
     if (leaves.length === 0) continue;
     const rows = leaves.map(
       (leaf) =>
-        `SELECT ${bucket} AS bucket, pg_catalog.json_build_object(${values}) AS row FROM ${leaf} WHERE ${known}`,
+        `SELECT ${bucket} AS bucket, pg_catalog.json_build_object(${values})::text AS row FROM ${leaf} WHERE ${known}`,
     );
-    await source.run([`DECLARE postern_fill NO SCROLL CURSOR FOR ${rows.join(' UNION ALL ')}`], 'pg_catalog');
+    // All rows, and not those that policies show to their owner.
+    const forced = await source.query(
+      'SELECT FROM pg_class WHERE oid = $1::regclass AND relforcerowsecurity',
+      [leaves[0]],
+    );
+    const force = (word: string) =>
+      forced.length === 0 ? [] : leaves.map((leaf) => `ALTER TABLE ${leaf} ${word} ROW LEVEL SECURITY`);
+    await source.run(
+      [...force('NO FORCE'), `DECLARE postern_fill NO SCROLL CURSOR FOR ${rows.join(' UNION ALL ')}`],
+      'pg_catalog',
+    );
     for (;;) {
       const fetched = await source.texts(`FETCH ${PORTION_ROWS} FROM postern_fill`);
       await put(branches, table, { name, spec, fetched });
       if (fetched.length < PORTION_ROWS) break;
     }
-    await source.run(['CLOSE postern_fill']);
+    await source.run(['CLOSE postern_fill', ...force('FORCE')], 'pg_catalog');
   }
 }
 
@@ -195,9 +225,9 @@ function bucketExpression({ type, hashFunction }: FirstColumn, column: string, b
 }
 
 /** Throws if a column is not there, or its equality is not that of its text. */
-async function readColumns(
-  home: DdlBranch,
-  table: TableOfLookup,
+export async function readUniqueColumns(
+  home: SqlConnection,
+  table: Pick<TableOfLookup, 'schema' | 'name'>,
   { columns }: UniqueSpec,
 ): Promise<FirstColumn> {
   const face = quoteLiteral(quoteQualified(table.schema, table.name));
@@ -228,7 +258,11 @@ async function readColumns(
   return first!;
 }
 
-async function refusedColumn(home: DdlBranch, table: TableOfLookup, column: string): Promise<PosternError> {
+async function refusedColumn(
+  home: SqlConnection,
+  table: Pick<TableOfLookup, 'schema' | 'name'>,
+  column: string,
+): Promise<PosternError> {
   const face = quoteLiteral(quoteQualified(table.schema, table.name));
   const found = await home.query(
     `SELECT FROM pg_attribute WHERE attrelid = ${face}::regclass AND attname = ${quoteLiteral(column)} AND attnum > 0 AND NOT attisdropped`,

@@ -182,14 +182,14 @@ export function settingsText(
     .filter(({ role }) => role === null || roles.has(role))
     .map(({ role, name: setting, value }) => {
       const target = role === null ? `DATABASE ${name}` : `ROLE ${quoteIdentifier(role)} IN DATABASE ${name}`;
-      return `ALTER ${target} SET ${quoteIdentifier(setting)} = ${isList(setting) ? value : quoteLiteral(value)}`;
+      return `ALTER ${target} SET ${quoteIdentifier(setting)} = ${isList(setting) ? quotedList(value) : quoteLiteral(value)}`;
     });
   // Nobody makes anything there but Postern.
   const closed = `REVOKE TEMP ON DATABASE ${name} FROM PUBLIC`;
   return [closed, `ALTER DATABASE ${name} RESET ALL`, ...others, ...own].join(';\n');
 }
 
-/** Its value is a list of names, quoted one by one already. */
+/** Its value is a list of names. */
 function isList(setting: string): boolean {
   return [
     'search_path',
@@ -198,4 +198,15 @@ function isList(setting: string): boolean {
     'session_preload_libraries',
     'datestyle',
   ].includes(setting.toLowerCase());
+}
+
+/**
+ * The names of a list, as PostgreSQL's SplitIdentifierString finds them, each as a literal. The value comes from whoever has set it,
+ * and is kept as it was written (SET … FROM CURRENT): without blanks, anything may stand in it unquoted.
+ */
+export function quotedList(value: string): string {
+  const names: string[] = [];
+  for (const [, quoted, plain] of value.matchAll(/\s*(?:"((?:[^"]|"")*)"|([^\s,]+))\s*(?:,|$)/g))
+    names.push(quoteLiteral(quoted?.replaceAll('""', '"') ?? plain!.toLowerCase()));
+  return names.length === 0 ? "''" : names.join(', ');
 }

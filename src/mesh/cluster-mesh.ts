@@ -162,6 +162,7 @@ export class ClusterMesh implements Mesh {
         pool: this.#poolOf(side.node),
         version: ++this.#version,
         refusalOf: refusals(home, leftOut, unlike),
+        columnsOf: columnsOf(home),
       };
       return { mark: home.mark, nodeId: side.node.id, ready };
     } finally {
@@ -213,6 +214,16 @@ export class ClusterMesh implements Mesh {
 /** Home, which has the tables without a door; its server parses what it described. */
 function chosenSide(sides: readonly NodeSide[], homeNodeId: number): NodeSide {
   return sides.find(({ node }) => node.id === homeNodeId)!;
+}
+
+/** Of tables; of views nothing is said. */
+function columnsOf({ definition }: HomeState): ReadyMesh['columnsOf'] {
+  return (schema, name) => {
+    const [only, second] = definition.relations.filter((relation) => relation.name === name);
+    if (!only || second || only.kind === 'v' || (schema !== undefined && schema !== only.schema))
+      return undefined;
+    return new Map(only.columns.map((column) => [column.name, column]));
+  };
 }
 
 function refusals(

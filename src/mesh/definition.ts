@@ -25,6 +25,8 @@ export interface ColumnDefinition {
   /** What sorts it, if not its bytes alone. */
   readonly sortedBy: Sorter | null;
   readonly notNull: boolean;
+  /** An index begins with it. */
+  readonly leadsIndex: boolean;
   /** Who may read this column, beside those who may read all. */
   readonly readers: Grantees;
 }
@@ -123,7 +125,8 @@ const COLUMNS = `(SELECT coalesce(json_agg(json_build_object(
     'collation', CASE WHEN a.attcollation <> y.typcollation THEN quote_ident(k.nspname) || '.' || quote_ident(l.collname) END,
     'sortedBy', CASE WHEN a.attcollation = 0 OR l.collname IN ('C', 'POSIX') THEN NULL WHEN l.collprovider = 'd' THEN 'default'
       WHEN l.collprovider = 'i' THEN 'icu' WHEN l.collprovider = 'c' THEN 'libc' END,
-    'notNull', a.attnotnull, 'readers', ${grantees('a.attacl', 'SELECT')}) ORDER BY a.attnum), '[]')
+    'notNull', a.attnotnull, 'leadsIndex', EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum),
+    'readers', ${grantees('a.attacl', 'SELECT')}) ORDER BY a.attnum), '[]')
   FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
   LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace k ON k.oid = l.collnamespace
   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)`;

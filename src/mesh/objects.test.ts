@@ -15,7 +15,15 @@ const RELATION: RelationDefinition = {
   },
   readers: ['app', 'gone', null],
   columns: [
-    { name: 'k', type: 'bigint', collation: null, sortedBy: null, notNull: true, readers: ['clerk'] },
+    {
+      name: 'k',
+      type: 'bigint',
+      collation: null,
+      sortedBy: null,
+      notNull: true,
+      leadsIndex: false,
+      readers: ['clerk'],
+    },
   ],
   ...{ query: null, options: [], rows: 0, pages: 0 },
 };

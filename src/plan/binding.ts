@@ -8,6 +8,7 @@ import type { A_Expr, Node } from '@pgsql/types';
 import { stringsOf } from '../sql/facts.ts';
 import { limitByConjunct } from './key-limits.ts';
 import { keySourceOf } from './key-source.ts';
+import { equateColumn } from './lookup-reads.ts';
 import { type KeyReference, keyReferenceOf, type Scope, type Slot } from './scope.ts';
 
 type MayBind = (slot: Slot) => boolean;
@@ -88,6 +89,7 @@ function bindEquality(
     }
     return;
   }
+  equateColumn(left, right, scope, mayBind);
   const leftKey = keyReferenceOf(left, scope);
   const rightKey = keyReferenceOf(right, scope);
   if (leftKey && rightKey) {

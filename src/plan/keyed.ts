@@ -31,9 +31,10 @@ import { type Cte, type VisibleCte, visibleCte } from './ctes.ts';
 import { planInsert } from './insert.ts';
 import { bindInsertSelect, isPlainValues } from './insert-select.ts';
 import { newKeyOf, refuseKeyUpdate, refuseKeyUpdateOnConflict } from './key-update.ts';
+import { placeByLookup } from './lookup-placement.ts';
 import type { Edit, Placement, SuppliedId } from './plan.ts';
 import { refuseLockOfReference, writesReferenceWithin } from './reference-refusal.ts';
-import { mixedWithHome, noKey, notColocated, notUnderstood } from './refusal.ts';
+import { mixedWithHome, noKey, notColocated, notUnderstood, refuseTableoid } from './refusal.ts';
 import { type PlanContext, resolveRangeVar, resolveReferenceVar } from './resolve.ts';
 import type { RowOfValues, Scatter } from './scatter.ts';
 import { givesRowsOneByOne, planScatterRead, type ScatterRead } from './scatter-read.ts';
@@ -54,6 +55,8 @@ import {
 export interface KeyedStatement {
   readonly placement: Placement;
   readonly edits: readonly Edit[];
+  /** How a SELECT by itself is read instead, if it may. */
+  readonly byLookup?: Placement | undefined;
 }
 
 /** One side of a join. */
@@ -140,7 +143,8 @@ class KeyedAnalysis {
     if (refusal) {
       const scatter = this.#scatter(facts, edits, refusal);
       if (!scatter) throw refusal;
-      return { placement: { kind: 'scattered', table: first.table, scatter, suppliedIds }, edits };
+      const placement = { kind: 'scattered' as const, table: first.table, scatter, suppliedIds };
+      return { placement, edits, byLookup: placeByLookup(this.#slots, scatter) };
     }
     const keys = [...this.#slots.flatMap((slot) => slot.sources), ...(this.#write?.newKeys ?? [])];
     const several = keys.length > 1 ? this.#scatter(facts, edits, undefined) : undefined;
@@ -530,6 +534,7 @@ class KeyedAnalysis {
   /** `schema.table.column` loses its schema, since the leaf has an alias and an alias has none. */
   #visitColumn(reference: ColumnRef, scope: Scope): void {
     const names = columnNamesOf(reference);
+    if (names?.at(-1) === 'tableoid') refuseTableoid(this.#slots[0]?.table);
     if (names && names.length < 3) return;
     const [schema, name] = names ?? [];
     if (schema === undefined || name === undefined) {

@@ -8,6 +8,7 @@ import type { CopyPlacement } from './copy.ts';
 import type { DdlChange } from './ddl/change.ts';
 import type { CoalesceOption } from './door-options.ts';
 import type { ExplainPlacement } from './explain.ts';
+import type { LookupRead } from './lookup-reads.ts';
 import type { UniqueSpec } from './lookups.ts';
 import type { PlacementOptions } from './placement-options.ts';
 import type { ReferenceWritePlacement } from './reference-write.ts';
@@ -76,6 +77,8 @@ export type Placement =
       readonly suppliedIds: readonly SuppliedId[];
       /** How it is carried out if the keys fall into several buckets; undefined: it is refused then. */
       readonly several: Scatter | undefined;
+      /** The key is read first, where unique values are kept; `keys` is empty, and `several` says how all buckets are asked instead. */
+      readonly lookup?: LookupRead;
     }
   /** Several buckets, or all of them: taken apart when the values are known. */
   | ScatteredPlacement;

@@ -37,12 +37,12 @@ export const ANYWHERE: Placement = { kind: 'anywhere' };
 
 export function planSelect(select: SelectStmt, request: Request): PlanParts {
   const call = request.facts.functionCalls.find((candidate) => doorFunctionOf(candidate) !== undefined);
-  if (!call) return planQueryNode(request);
+  if (!call) return planQueryNode(request, { byLookup: true });
   return { command: planDoorFunction(select, call), effects: [{ kind: 'ddl' }] };
 }
 
-/** SELECT, INSERT, UPDATE, DELETE, MERGE; also those inside EXPLAIN and DECLARE CURSOR. */
-export function planQueryNode(request: Request): PlanParts {
+/** SELECT, INSERT, UPDATE, DELETE, MERGE; also those inside EXPLAIN and DECLARE CURSOR. `byLookup`: it may go by a unique constraint. */
+export function planQueryNode(request: Request, mayGo = { byLookup: false }): PlanParts {
   const { node, facts, context } = request;
   if (facts.functionCalls.some((call) => doorFunctionOf(call) !== undefined)) {
     throw notSupported('a table cannot be sharded inside another statement', 'Call the function alone.');
@@ -69,7 +69,16 @@ export function planQueryNode(request: Request): PlanParts {
     const readOnly = isSelect && onlyReads(facts, calls);
     const keeps = keepsLookups(node, facts, context);
     if (keeps) refuseConflictOffKey(node, context);
-    return { ...keyed, effects, unknownFunctions, readOnly, ...(keeps && { keepsLookups: true }) };
+    const { edits, byLookup } = keyed;
+    const place = mayGo.byLookup && readOnly && byLookup ? byLookup : placement;
+    return {
+      placement: place,
+      edits,
+      effects,
+      unknownFunctions,
+      readOnly,
+      ...(keeps && { keepsLookups: true }),
+    };
   }
   const into = isSelect ? node.SelectStmt.intoClause?.rel : undefined;
   if (into) {

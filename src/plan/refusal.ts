@@ -4,6 +4,7 @@
  */
 import { notSupported, PosternError } from '../base/errors.ts';
 import type { ReferenceTable, ShardedTable } from '../catalog/map.ts';
+import { quoteLiteral } from '../pg/identifier.ts';
 
 export function nameOf(table: ShardedTable | ReferenceTable): string {
   return `"${table.schema}.${table.name}"`;
@@ -51,6 +52,11 @@ export function keyIsFixed(table: ShardedTable): PosternError {
 
 export function notUnderstood(what: string, table: ShardedTable, hint: string): PosternError {
   return notSupported(`${what} is not supported on sharded table ${nameOf(table)}`, hint);
+}
+
+/** It would be that of a bucket, and another one on each node. */
+export function refuseTableoid(table: ShardedTable | undefined): void {
+  if (table) throw notUnderstood('tableoid', table, `Write ${quoteLiteral(table.name)}::regclass instead.`);
 }
 
 /** A snapshot that one transaction gives to others: pg_dump with more than one job. */

@@ -56,6 +56,10 @@ describe('UPDATE and DELETE', () => {
     ],
     ['DELETE FROM accounts a USING docs d WHERE d.body = a.name', '0A000'],
     ['DELETE FROM accounts a USING h WHERE h.id = a.account_id', '0A000'],
+    ['DELETE FROM accounts a USING ranged r WHERE r.k = a.account_id', '0A000'],
+    ['UPDATE accounts a SET name = 1 FROM ranged r WHERE r.k = a.account_id', '0A000'],
+    ['UPDATE accounts a SET account_id = 7 FROM ranged r WHERE r.k = a.account_id', '0A000'],
+    ['DELETE FROM accounts a WHERE EXISTS (SELECT FROM ranged r WHERE r.k = a.account_id)', '0A000'],
     ["DELETE FROM accounts WHERE ctid = '(0,1)'", '0A000'],
     ['DELETE FROM accounts WHERE CURRENT OF c', '0A000'],
     [

@@ -15,7 +15,7 @@ import type { InsertSelect } from './insert-select.ts';
 import { keyScopeOf } from './key-limits.ts';
 import type { NewKey } from './key-update.ts';
 import type { Edit } from './plan.ts';
-import { notLinked, notUnderstood } from './refusal.ts';
+import { notColocated, notLinked, notUnderstood } from './refusal.ts';
 import type { RowOfValues, Scatter, ScatterRows } from './scatter.ts';
 import { planMove } from './scatter-move.ts';
 import { characterAt, cutText } from './scatter-text.ts';
@@ -110,6 +110,9 @@ function planInPlace(
   const { slots, usesHome } = request;
   const { slot } = write;
   if (usesHome) return undefined;
+  // Equal keys are in one bucket of colocated tables only.
+  const elsewhere = slots.find(({ table }) => table.colocationId !== slot.table.colocationId);
+  if (elsewhere) throw notColocated(slot.table, elsewhere.table);
   const unlinked = firstUnlinked(slots, slot);
   if (unlinked) throw notLinked(slot.table, unlinked.table, unlinked.keyName);
   const keys = keyScopeOf(slot);

@@ -25,6 +25,8 @@ export interface Slot {
   readonly limits: KeyLimit[];
   /** Slots whose key this one's key equals: it is bound if one of them is. */
   readonly equalTo: Slot[];
+  /** What columns of unique constraints off the key equal (lookup-reads.ts). */
+  readonly equals: Map<string, KeySource>;
 }
 
 export interface FromItem {
@@ -95,6 +97,7 @@ export function newSlot(table: ShardedTable, rangeVar: RangeVar): Slot {
     sources: [],
     limits: [],
     equalTo: [],
+    equals: new Map(),
   };
 }
 

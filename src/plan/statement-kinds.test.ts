@@ -227,7 +227,6 @@ describe('sharded tables in other statements', () => {
     'CREATE PROCEDURE f() LANGUAGE sql BEGIN ATOMIC DELETE FROM accounts; END',
     'CREATE FUNCTION f() RETURNS int LANGUAGE sql AS \'SELECT 1 FROM "Odd ""Name"""\'',
     "DO 'BEGIN DELETE FROM accounts; END'",
-    'TRUNCATE users RESTART IDENTITY',
     'TRUNCATE ONLY accounts',
     'DROP OWNED BY x',
     'REASSIGN OWNED BY x TO y',

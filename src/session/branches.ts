@@ -197,8 +197,10 @@ export class Branches {
       return result;
     } catch (error) {
       this.#running = false;
+      // Before a rollback, which forgets why.
+      const told = this.waits.toldError(error);
       await this.#afterFailure();
-      throw this.waits.toldError(error);
+      throw told;
     }
   }
 
@@ -261,8 +263,9 @@ export class Branches {
       await host.beforeCommit?.();
       await checkWhatWasWritten(branches, host);
     } catch (error) {
+      const told = this.waits.toldError(error);
       await this.rollback();
-      return { kind: 'rolledBack', error: this.waits.toldError(error) };
+      return { kind: 'rolledBack', error: told };
     }
     const transactionId = this.#transactionId;
     const unregistered = this.#unregistered?.address.nodeId;
@@ -589,6 +592,7 @@ export class Branches {
       host.connection = current!.connection;
       current!.connection.lessee = host.responses;
       host.tainted = current!.tainted;
+      host.responses.onBranchesEnded(current!.connection);
     }
     host.onTransactionEnd();
   }

@@ -26,6 +26,7 @@ import type { CopyIntake } from './copy-intake.ts';
 import { resumeDdl } from './ddl-outside.ts';
 import { runDdl } from './ddl-run.ts';
 import type { Lease } from './lease.ts';
+import { bucketByLookup } from './lookup-reads.ts';
 import type { LookupWrites } from './lookup-writes.ts';
 import { MeshReads } from './mesh-reads.ts';
 import type { RunningPieces } from './pieces.ts';
@@ -121,6 +122,7 @@ export class Conversation {
       sequences: this.sequences,
       readingNodeId: () => this.readingNodeId(),
       cursorNodeId: (name) => this.lease.steps.cursorNodeId(name),
+      findByLookup: (read, values) => bucketByLookup(this, read, values),
       ask: (text) => this.askAnyNode(text),
     };
   }
@@ -484,10 +486,18 @@ export class Conversation {
   }
 }
 
+/** Whose texts may call a user's functions, which must not run with Postern's rights (ddl/users-code.ts); and what needs no control path. */
+const OVER_NODES: ReadonlySet<RouterCommand['kind']> = new Set([
+  'createShardedTable',
+  'createReferenceTable',
+  'createCoalescing',
+  'addLookup',
+  'dropLookup',
+]);
+
 /** Is it one transaction over all nodes, even outside of the client's? */
 function isOverNodes(command: RouterCommand): boolean {
-  if (command.kind === 'createShardedTable') return command.uniques !== undefined;
-  return command.kind === 'addLookup' || command.kind === 'dropLookup';
+  return OVER_NODES.has(command.kind);
 }
 
 /** The statement that a DEALLOCATE names; undefined: the text is something else. */

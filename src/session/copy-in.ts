@@ -18,6 +18,7 @@ import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { connectionLost, type PosternError, queryCanceled } from '../base/errors.ts';
 import { BINARY_TRAILER, BinaryRows } from '../copy/binary-rows.ts';
+import { guarded, looksLikeEnd } from '../copy/end-marker.ts';
 import { type CopyFormat, formatOf } from '../copy/format.ts';
 import { CopyDataError, LineRows, type RowListener, type RowView } from '../copy/line-rows.ts';
 import { forgetSpareMemory, type RowChunk } from '../copy/row-chunk.ts';
@@ -32,6 +33,7 @@ import type { CopyIntake } from './copy-intake.ts';
 import { CopyLane, type CopyPart, type LaneListener } from './copy-lane.ts';
 import { CopyNotices } from './copy-notices.ts';
 import { type CopyTarget, UNSURE } from './copy-target.ts';
+import type { EndMarkerReading } from './copy-versions.ts';
 import { isMissingLeaf } from './leaf-errors.ts';
 
 interface Part extends CopyPart {
@@ -69,6 +71,8 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
   /** The client's. */
   readonly #columns: readonly string[];
   readonly #rows: LineRows | BinaryRows;
+  /** To some node a row may look like the end of the data. */
+  readonly #guardsMarker: boolean;
   readonly #gathering: CopyGathering;
   readonly #lanes = new Map<number, CopyLane<Part>>();
   readonly #notices: CopyNotices;
@@ -95,14 +99,20 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
 
   constructor(
     conversation: Conversation,
-    options: { readonly placement: CopyIn; readonly target: CopyTarget; readonly columns: readonly string[] },
+    options: {
+      readonly placement: CopyIn;
+      readonly target: CopyTarget;
+      readonly columns: readonly string[];
+      readonly endMarker: EndMarkerReading;
+    },
   ) {
-    const { placement, target, columns } = options;
+    const { placement, target, columns, endMarker } = options;
     this.#c = conversation;
     this.#placement = placement;
     this.#target = target;
     this.#format = formatOf(placement.options);
     this.#columns = columns;
+    this.#guardsMarker = endMarker.someEnd;
     const isBinary = this.#format.kind === 'binary';
     this.#gathering = new CopyGathering(target.slotCount, { isBinary });
     this.#notices = new CopyNotices(placement.table);
@@ -110,7 +120,7 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
     const { keyIndex: fieldIndex } = target;
     this.#rows = isBinary
       ? new BinaryRows(this, { columnCount: columns.length, fieldIndex, rowBytesMax })
-      : new LineRows(this.#format, this, { markerEnds: false, rowBytesMax });
+      : new LineRows(this.#format, this, { markerEnds: endMarker.ends, rowBytesMax });
   }
 
   /** Gives the command tag. */
@@ -186,7 +196,7 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
       this.#ask(provided);
       return;
     }
-    this.#guarded(() => this.#rows.push(buffer, start, end));
+    this.#reading(() => this.#rows.push(buffer, start, end));
     if (this.#target.hasUnsure) this.#ask(this.#placeUnsure());
     else {
       this.#relieve();
@@ -216,13 +226,19 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
     if (slot !== UNSURE) this.#gather(slot, row, this.#target.prefix);
   }
 
-  #gather(slot: number, row: RowView, prefix: Buffer | undefined): void {
+  #gather(slot: number, told: RowView, prefix: Buffer | undefined): void {
+    const row = prefix ? told : this.#guarded(told);
     const { replacedBytes: replaced } = this.#target;
     const rows = this.#rows;
     // The last row of the data may lack its end of line, which those of another part need.
     const isOpen = rows instanceof LineRows && row.end === row.contentEnd && !rows.endsInQuotes;
     const behind = isOpen ? Buffer.from(rows.lineEnd) : undefined;
     if (this.#gathering.add(slot, row, { prefix, replaced, behind })) this.#send(slot);
+  }
+
+  /** As every node reads it. */
+  #guarded(row: RowView): RowView {
+    return this.#guardsMarker && looksLikeEnd(row) ? guarded(row, this.#format) : row;
   }
 
   /** It is checked where the client's columns are known. */
@@ -233,7 +249,7 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
 
   #checkHeader(row: RowView | undefined): void {
     const chunk = this.#gathering.newChunk();
-    if (row) chunk.add(row, undefined);
+    if (row) chunk.add(this.#guarded(row), undefined);
     const slot = this.#firstSlot;
     const text = this.#textOf(slot, { prefixed: false, options: this.#placement.options });
     this.#firstLane.add(this.#partOf(slot, chunk, { text, copies: [] }));
@@ -262,7 +278,7 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
       },
       (error: Error) => {
         this.#isAsking = false;
-        this.#fail(error, 0);
+        this.#failOn(error);
       },
     );
   }
@@ -275,7 +291,7 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
       this.#ask(this.#target.provide(1));
       return;
     }
-    this.#guarded(() => this.#rows.finish());
+    this.#reading(() => this.#rows.finish());
     if (this.#target.hasUnsure) {
       this.#ask(this.#placeUnsure());
       return;
@@ -287,14 +303,18 @@ export class CopyInRun implements CopyIntake, RowListener, LaneListener<Part> {
     this.#check();
   }
 
-  #guarded(read: () => void): void {
+  #reading(read: () => void): void {
     try {
       read();
     } catch (error) {
-      if (error instanceof CopyDataError)
-        this.#fail(errorOfData(error, this.#placement.table, this.#columns), error.line);
-      else this.#fail(error as Error, 0);
+      this.#failOn(error as Error);
     }
+  }
+
+  #failOn(error: Error): void {
+    if (error instanceof CopyDataError)
+      this.#fail(errorOfData(error, this.#placement.table, this.#columns), error.line);
+    else this.#fail(error, 0);
   }
 
   // From slots to nodes.

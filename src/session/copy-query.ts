@@ -5,7 +5,7 @@ import type { Conversation } from './conversation.ts';
 import type { ClientStatement, PreparedExecution } from './prepared-execution.ts';
 import type { RowsListener } from './rows-in-order.ts';
 import type { ScatteredStatements } from './scattered.ts';
-import { type ScatteredRun, scatterOf } from './scattered-run.ts';
+import { type ScatteredPortal, type ScatteredRun, scatterOf } from './scattered-run.ts';
 
 /** A Bind message with two empty names, no values, and one format for all columns. */
 const BINDS = [0, 1].map((format) => Buffer.from([0, 0, 0, 0, 0, 0, 0, 1, 0, format]));
@@ -39,7 +39,7 @@ export class CarriedQueries {
     const { scatter, table, suppliedIds } = scatterOf(only!.placement);
     const buffer = BINDS[isBinary ? 1 : 0]!;
     const view = new BindView().read({ buffer, bodyStart: 0, end: buffer.length });
-    const portal = { statement, view, buffer, done: false };
+    const portal: ScatteredPortal = { statement, view, buffer, done: false };
     const described = statement.described!;
     return await this.#scattered.carryOut(
       scatter,

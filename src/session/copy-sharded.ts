@@ -7,15 +7,11 @@ import { BinaryRows } from '../copy/binary-rows.ts';
 import type { CopyFormat } from '../copy/format.ts';
 import { KeyField } from '../copy/key-field.ts';
 import type { RowView } from '../copy/line-rows.ts';
-import { bucketsOf } from '../execute/route.ts';
+import { bucketOfId, bucketsOf } from '../execute/route.ts';
 import { nodeOf } from '../execute/scatter.ts';
-import {
-  ASK_SERVER,
-  bucketOfBinary,
-  bucketOfInteger,
-  bucketOfNull,
-  bucketOfTextBytes,
-} from '../pg/hash/bucket.ts';
+import { ASK_SERVER, bucketOfBinary, bucketOfNull, bucketOfTextBytes } from '../pg/hash/bucket.ts';
+import { BY_HASH } from '../pg/key/directory.ts';
+import { keyValueOfBinary, keyValueOfText } from '../pg/key/key-value.ts';
 import { OID } from '../pg/oid.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import type { Conversation } from './conversation.ts';
@@ -137,11 +133,8 @@ export class ShardedCopy implements CopyTarget {
     }
     const table = this.#table;
     if (this.#suppliedKeyAt >= 0) {
-      const { keyType } = table;
-      if (table.directory) return this.#keepUnsure(row, String(keyId));
-      return keyType === 'int2' || keyType === 'int4' || keyType === 'int8'
-        ? bucketOfInteger(keyType, keyId, this.slotCount)
-        : FOR_ITS_ERROR;
+      const bucket = bucketOfId(table, keyId);
+      return bucket === ASK_SERVER ? this.#keepUnsure(row, String(keyId)) : bucket;
     }
     const key = this.#key;
     if (!key) return bucketOfNull();
@@ -151,28 +144,37 @@ export class ShardedCopy implements CopyTarget {
       if (kind === 'default') throw noDefaults(table);
       return kind === 'null' ? bucketOfNull() : FOR_ITS_ERROR;
     }
-    const bucket = table.directory
-      ? ASK_SERVER
-      : bucketOfTextBytes(
-          table.keyType,
-          key.buffer,
-          key.start,
-          key.end,
-          this.slotCount,
-          table.keyTypeModifier,
-        );
+    const bucket = this.#bucketOfText(key);
     if (bucket !== ASK_SERVER) return bucket;
     return this.#keepUnsure(row, key.buffer.toString('utf8', key.start, key.end));
+  }
+
+  #bucketOfText({ buffer, start, end }: KeyField): number {
+    const { keyType, keyTypeModifier: modifier, directory } = this.#table;
+    if (directory) {
+      const value = keyValueOfText(keyType, buffer, start, end, modifier);
+      const bucket = value === undefined ? ASK_SERVER : directory.bucketOf(value);
+      if (bucket !== BY_HASH) return bucket;
+    }
+    return bucketOfTextBytes(keyType, buffer, start, end, this.#hashBuckets, modifier);
+  }
+
+  get #hashBuckets(): number {
+    return this.#table.placement.hashBuckets;
   }
 
   #placeBinary(row: BinaryRows): number {
     const { fieldStart, fieldEnd, buffer } = row;
     if (fieldStart < 0) return bucketOfNull();
-    const { keyType, keyTypeModifier, directory, columns, keyColumn } = this.#table;
+    const { keyType, keyTypeModifier: modifier, directory, columns, keyColumn } = this.#table;
     const typeOid = columns.find(({ name }) => name === keyColumn)?.typeOid ?? OID.unspecified;
-    const bucket = directory
-      ? ASK_SERVER
-      : bucketOfBinary(keyType, typeOid, buffer, fieldStart, fieldEnd, this.slotCount, keyTypeModifier);
+    let bucket: number = BY_HASH;
+    if (directory) {
+      const value = keyValueOfBinary(keyType, typeOid, buffer, fieldStart, fieldEnd, modifier);
+      bucket = value === undefined ? ASK_SERVER : directory.bucketOf(value);
+    }
+    if (bucket === BY_HASH)
+      bucket = bucketOfBinary(keyType, typeOid, buffer, fieldStart, fieldEnd, this.#hashBuckets, modifier);
     if (bucket !== ASK_SERVER) return bucket;
     throw notSupported(
       `the bucket of a binary value of the shard key "${keyColumn}" cannot be told`,

@@ -10,6 +10,7 @@ import { copyQuery, copyTable } from './copy-out.ts';
 import type { CarriedQueries } from './copy-query.ts';
 import { ReferenceCopy } from './copy-reference.ts';
 import { ShardedCopy } from './copy-sharded.ts';
+import { endMarkerReading } from './copy-versions.ts';
 import type { ScatteredPortal } from './scattered-run.ts';
 
 export interface CopyContext {
@@ -34,7 +35,8 @@ export async function runCopy(
   const target = isSharded(table)
     ? new ShardedCopy(conversation, { ...options, table })
     : new ReferenceCopy(conversation, { ...options, table });
-  const run = new CopyInRun(conversation, { placement, target, columns });
+  const endMarker = await endMarkerReading(conversation, format);
+  const run = new CopyInRun(conversation, { placement, target, columns, endMarker });
   return await run.run(firstSlotOf(conversation, target));
 }
 

@@ -4,8 +4,10 @@
  */
 import { unreachable } from '../base/assert.ts';
 import { PosternError } from '../base/errors.ts';
-import type { ShardedTable } from '../catalog/map.ts';
+import { noteNames } from '../catalog/cut-names.ts';
+import { leafBucketsOn, type ShardedTable } from '../catalog/map.ts';
 import { LOWER_GUARD, liftGuard } from '../catalog/reference-guard.ts';
+import { INTERNAL_SCHEMA } from '../catalog/schema.ts';
 import { catalogStatements } from '../ddl/catalog-change.ts';
 import { dropOnBranches } from '../ddl/drop-on-branches.ts';
 import { mayOwnLeaves } from '../ddl/leaf-rights.ts';
@@ -151,8 +153,13 @@ class ChangeRun {
   }
 
   async #onLeaves(table: ShardedTable, parts: readonly LeafTextPart[]): Promise<void> {
+    const names = parts.flatMap((part) =>
+      typeof part !== 'string' && part.kind === 'leafObject' ? [part.name] : [],
+    );
+    for (const statement of noteNames(INTERNAL_SCHEMA, table.id, names))
+      await this.#world.home.signed(statement);
     await this.#onNodesOf(async (branch) => {
-      const texts = leavesOn(table, branch).map((bucket) => ({
+      const texts = leafBucketsOn(table, branch.nodeId, this.#world.homeNodeId).map((bucket) => ({
         text: parts
           .map((part) => (typeof part === 'string' ? part : textOfReplacement(part, { bucket, ids: [] })))
           .join(''),
@@ -167,7 +174,7 @@ class ChangeRun {
     if (tables.length > 0) this.#world.noteCatalogChange();
     await this.#onNodesOf(async (branch) => {
       const leaves = tables.flatMap((table) =>
-        leavesOn(table, branch).map((bucket) => leafName(table, bucket)),
+        leafBucketsOn(table, branch.nodeId, this.#world.homeNodeId).map((bucket) => leafName(table, bucket)),
       );
       const own = branch === this.#world.home ? homeOnly : [];
       const names = [...leaves, ...others, ...own].map((name) => name + suffix);
@@ -186,10 +193,6 @@ class ChangeRun {
     await work(home);
     await settledAll(others.map((branch) => naming(branch, () => work(branch))));
   }
-}
-
-function leavesOn(table: ShardedTable, { nodeId }: BranchOfDdl): number[] {
-  return [...table.buckets.keys()].filter((bucket) => table.buckets[bucket]!.nodeId === nodeId);
 }
 
 function leafName(table: ShardedTable, bucket: number): string {

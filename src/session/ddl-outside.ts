@@ -15,7 +15,14 @@ import { ask } from '../backend/internal-query.ts';
 import { queryRows } from '../backend/typed-query.ts';
 import { assert } from '../base/assert.ts';
 import { notSupported, objectError, PosternError } from '../base/errors.ts';
-import { type ClusterMap, LEAF_SCHEMA, leafName, type ShardedTable } from '../catalog/map.ts';
+import {
+  CATALOG_BUCKET,
+  type ClusterMap,
+  LEAF_SCHEMA,
+  leafBucketsOn,
+  leafName,
+  type ShardedTable,
+} from '../catalog/map.ts';
 import { catalogStatements } from '../ddl/catalog-change.ts';
 import type { Job, JobUnit } from '../ddl/jobs.ts';
 import { mayOwnLeaves, type RightsWorld } from '../ddl/leaf-rights.ts';
@@ -187,7 +194,7 @@ class OutsideRun {
         return wanted.map((nodeId) => ({ nodeId, text: step.text }));
       }
       case 'leaves':
-        return step.table.buckets.map(({ nodeId }, bucket) => {
+        return leavesOf(step.table, homeNodeId).map(({ nodeId, bucket }) => {
           const at = { bucket, ids: [] };
           const text = step.parts
             .map((part) => (typeof part === 'string' ? part : textOfReplacement(part, at)))
@@ -202,7 +209,7 @@ class OutsideRun {
       case 'leafList': {
         const { tables, others, homeOnly, before, after, suffix } = step;
         return nodes.flatMap(({ id }) => {
-          const leaves = tables.flatMap((table) => leavesOn(table, id));
+          const leaves = tables.flatMap((table) => leavesOn(table, id, homeNodeId));
           const names = [...leaves, ...others, ...(id === homeNodeId ? homeOnly : [])];
           const list = names.map((name) => name + suffix).join(', ');
           return names.length > 0 ? [{ nodeId: id, text: before + list + after }] : [];
@@ -350,10 +357,16 @@ class OutsideRun {
 /** It is there already (a CREATE), or gone (a DROP). */
 const DONE_BEFORE: ReadonlySet<string> = new Set(['42P07', '42704']);
 
-function leavesOn(table: ShardedTable, nodeId: number): string[] {
-  return [...table.buckets.entries()]
-    .filter(([, place]) => place.nodeId === nodeId)
-    .map(([bucket]) => textOfReplacement({ kind: 'leaf', table, alias: undefined }, { bucket, ids: [] }));
+/** With home's empty one (catalog/map.ts). */
+function leavesOf(table: ShardedTable, homeNodeId: number) {
+  const leaves = table.buckets.map(({ nodeId }, bucket) => ({ nodeId, bucket }));
+  return table.catalogLeaf ? [{ nodeId: homeNodeId, bucket: CATALOG_BUCKET }, ...leaves] : leaves;
+}
+
+function leavesOn(table: ShardedTable, nodeId: number, homeNodeId: number): string[] {
+  return leafBucketsOn(table, nodeId, homeNodeId).map((bucket) =>
+    textOfReplacement({ kind: 'leaf', table, alias: undefined }, { bucket, ids: [] }),
+  );
 }
 
 function rightsBranch(connection: BackendConnection): RightsWorld['home'] {

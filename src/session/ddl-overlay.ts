@@ -57,10 +57,15 @@ class OverlayIds implements IdSupply {
     const { catalog, ids } = this.#lease.state.context;
     for (const tables of catalog.current.tables.values())
       for (const known of tables.values())
-        if (known.id === table.id && known.columns.some(({ name, sequence }) => sequence && name === column))
-          return ids;
+        if (known.id === table.id && isSameSupply(known, table, column)) return ids;
     return this.#own;
   }
+}
+
+/** Has the transaction neither made nor restarted its sequence? */
+function isSameSupply(known: ShardedTable, table: ShardedTable, column: string): boolean {
+  const [before, now] = [known, table].map(({ columns }) => columns.find(({ name }) => name === column));
+  return before?.sequence === true && before.idSequence?.restarts === now?.idSequence?.restarts;
 }
 
 class OwnIds implements IdSource {

@@ -136,20 +136,24 @@ class DdlRun {
         await this.#c.state.context.ddl?.beforeStep?.('release');
         await settledAll(branches.map((branch) => branch.release()));
         return result;
-      } catch (error) {
-        if (this.#canceled) throw error;
+      } catch (caught) {
+        if (this.#canceled) throw caught;
+        // Ended for a deadlock over nodes: all that it has locked is this attempt's, if the transaction is.
+        const error = this.#c.lease.branches.waits.toldError(caught);
+        const isVictim = error !== caught && this.#c.lease.branches.implicit;
         if (error instanceof ServerError && forgiven?.states.includes(error.sqlState)) {
           await settledAll(branches.map((branch) => branch.undo()));
           this.#catalogChanged = false;
           return forgiven.result;
         }
-        if (!(error instanceof ServerError) || !RETRIED.has(error.sqlState)) throw inTableNames(error);
+        const isBusy = error instanceof ServerError && RETRIED.has(error.sqlState);
+        if (!isBusy && !isVictim) throw inTableNames(error);
         // A client that has set its own bound wants to hear when that is over.
         const ownMs = Math.min(
           ...branches.map((branch) => branch.clientLockTimeoutMs || Number.POSITIVE_INFINITY),
         );
         const leftMs = startedMs + Math.min(BOUNDS.ddlRetryMs, ownMs) - performance.now() - pauseMs;
-        if (leftMs <= 0) throw this.#blocked(error);
+        if (leftMs <= 0) throw isBusy ? this.#blocked(error) : error;
         if (branches.some(({ connection }) => connection.closed)) throw error;
         await settledAll(branches.map((branch) => branch.undo()));
         await this.#pause(pauseMs * (0.5 + Math.random()));

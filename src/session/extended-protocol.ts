@@ -257,8 +257,10 @@ export class ExtendedProtocol {
     const view = this.#bind.read(reader);
     const settled = this.#statements.whenSettled(view.statement);
     if (settled) return settled.then(() => this.#bindPortal(reader));
-    if (this.#c.lease.searchPathStale)
-      return this.#c.lease.readSearchPath().then(() => this.#bindSettled(reader));
+    const { lease } = this.#c;
+    // The end of the transaction before, which takes all portals along, comes after that.
+    if (lease.isReadingSettings) return lease.drained().then(() => this.#bindPortal(reader));
+    if (lease.searchPathStale) return lease.readSearchPath().then(() => this.#bindSettled(reader));
     return this.#bindSettled(reader);
   }
 
@@ -291,6 +293,7 @@ export class ExtendedProtocol {
     const cached = this.#c.plan(statement.text);
     if (cached === statement.cached) return;
     statement.cached = cached;
+    statement.shown ??= statement.described?.rows;
     statement.described = undefined;
   }
 
@@ -307,6 +310,7 @@ export class ExtendedProtocol {
     reader: FrameReader,
   ): void | Promise<void> {
     if (!bound) {
+      if (this.#c.lease.failed) throw inFailedTransaction();
       const scattered = this.#scattered.bind(statement, this.#bind, reader.buffer);
       return this.#bindHere({ statement, local: false, scattered, tag: undefined }, this.#bind.portal);
     }

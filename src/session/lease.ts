@@ -142,6 +142,11 @@ export class Lease implements BranchHost {
     return this.#heldBegin?.syncAfterSkippedQuery;
   }
 
+  /** The transaction before is over for the client, and what it has left of settings is being read. Its portals end with that. */
+  get isReadingSettings(): boolean {
+    return this.#reading;
+  }
+
   get searchPathStale(): boolean {
     return this.changed.searchPathStale;
   }

@@ -28,6 +28,7 @@ import { asksForRepeatableRead } from './branch-opening.ts';
 import { PipelineFailed } from './branches.ts';
 import type { Conversation } from './conversation.ts';
 import { isOfStaleMesh, isWithoutDatabase, refuseUserValues, toldOfMesh } from './mesh-errors.ts';
+import { mayBeOfJoinedText, textForMesh } from './mesh-text.ts';
 import { type BoundPiece, type Portion, RunningPieces } from './pieces.ts';
 import type { RowsListener } from './rows-in-order.ts';
 import type { ScatteredPortal, ScatteredRun } from './scattered-run.ts';
@@ -66,11 +67,11 @@ export class MeshReads {
     const name = cursorOf(run);
     if (name !== undefined) return await this.#ofCursor(run, name, output);
     await this.#check(run);
-    return await this.#attempt(run, output, async (holding, listener) => {
+    return await this.#attempt(run, output, async (holding, listener, text) => {
       const replay = await this.#settings();
       if (replay !== '') await ask(holding.connection, `BEGIN;${replay}`);
       try {
-        return await this.#runPiece(holding, this.#pieceOf(holding, run, undefined), listener);
+        return await this.#runPiece(holding, this.#pieceOf(holding, run, undefined, text), listener);
       } finally {
         await this.#giveBack(holding);
       }
@@ -83,11 +84,11 @@ export class MeshReads {
     if (held) return await this.#goOn(run, held, { maxRows, output });
     this.#refuseTooMany();
     await this.#check(run);
-    const tag = await this.#attempt(run, output, async (holding, listener) => {
+    const tag = await this.#attempt(run, output, async (holding, listener, text) => {
       await this.#open(holding);
       this.#portals.set(run.portal, holding);
       run.portal.release = () => this.#release(run.portal);
-      const piece = this.#pieceOf(holding, run, { portal: PORTAL, step: 'open', maxRows });
+      const piece = this.#pieceOf(holding, run, { portal: PORTAL, step: 'open', maxRows }, text);
       return await this.#runPiece(holding, piece, listener).catch(async (error) => {
         await this.#release(run.portal);
         throw error;
@@ -141,10 +142,11 @@ export class MeshReads {
     // It lives as long as the client's transaction, whose savepoints a node has to keep.
     const connection = await lease.ensure(lease.connection ? undefined : this.#c.homeNodeId);
     await ask(connection, '');
-    const tag = await this.#attempt(run, { onRows() {} }, async (holding, listener) => {
+    const tag = await this.#attempt(run, { onRows() {} }, async (holding, listener, text) => {
       await this.#open(holding);
       try {
-        const declared = await this.#runPiece(holding, this.#pieceOf(holding, run, undefined), listener);
+        const piece = this.#pieceOf(holding, run, undefined, text);
+        const declared = await this.#runPiece(holding, piece, listener);
         this.#cursors.set(name, { ...holding, described, plans: new WeakMap() });
         return declared;
       } catch (error) {
@@ -285,11 +287,14 @@ export class MeshReads {
       .join(';');
   }
 
-  /** Runs `work` with a mesh as it is now, and once more with a newer one if that was too old. */
+  /**
+   * Runs `work` with a mesh as it is now and what is sent to it; once more if the mesh was too old, or with the client's own text
+   * if that was not what was sent.
+   */
   async #attempt(
     run: ScatteredRun,
     output: RowsListener,
-    work: (holding: Holding, listener: RowsListener) => Promise<string>,
+    work: (holding: Holding, listener: RowsListener, text: string) => Promise<string>,
   ): Promise<string> {
     const mesh = this.#c.state.context.mesh!;
     const nodes = this.#c.map.nodes;
@@ -300,19 +305,24 @@ export class MeshReads {
         output.onRows(index, buffer, start, end);
       },
     };
-    const once = async (fresh: boolean): Promise<string> => {
+    const own = run.portal.statement.cached.text;
+    let isOwn = true;
+    const once = async (fresh: boolean, text?: string): Promise<string> => {
       const ready = await mesh.ready({ fresh });
       const refusal = ready.refusalOf({ names: run.statement.uses.names, ...asksOf(run) });
       if (refusal) throw refusal;
-      return await work(await this.#take(ready), listener);
+      const sent = text ?? textForMesh(ready, own);
+      isOwn = sent === own;
+      return await work(await this.#take(ready), listener, sent);
     };
     try {
       return await once(false);
     } catch (error) {
-      if (hasTold || this.#c.isCanceled || !isOfStaleMesh(error)) throw toldOfMesh(error, nodes);
+      const isWorthIt = isOfStaleMesh(error) || (!isOwn && mayBeOfJoinedText(error));
+      if (hasTold || this.#c.isCanceled || !isWorthIt) throw toldOfMesh(error, nodes);
       if (isWithoutDatabase(error)) mesh.forget();
     }
-    return await once(true).catch((error) => {
+    return await once(true, own).catch((error) => {
       throw toldOfMesh(error, nodes);
     });
   }
@@ -378,10 +388,14 @@ export class MeshReads {
     );
   }
 
-  #pieceOf({ connection }: Holding, run: ScatteredRun, portion: Portion | undefined): BoundPiece {
-    const { view, buffer, statement } = run.portal;
+  #pieceOf(
+    { connection }: Holding,
+    run: ScatteredRun,
+    portion: Portion | undefined,
+    text = run.portal.statement.cached.text,
+  ): BoundPiece {
+    const { view, buffer } = run.portal;
     const { lease, state } = this.#c;
-    const { text } = statement.cached;
     const parameterOids = portableOids(run.described.parameterOids);
     const recurs = parameterOids.length > 0 && lease.scope === state.scope;
     return {

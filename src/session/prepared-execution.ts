@@ -19,6 +19,7 @@ import { Backend } from '../wire/message-types.ts';
 import type { Conversation } from './conversation.ts';
 import { InjectedParse, type RequestTag } from './responses.ts';
 import { type ReadValues, withReads } from './sequences.ts';
+import { checkColumns } from './stale-columns.ts';
 
 /** A text that a client has prepared, or that was lifted from one that it has sent. */
 export interface ClientStatement {
@@ -28,6 +29,8 @@ export interface ClientStatement {
   /** Made again when the map has changed. */
   cached: CachedQuery;
   described: Described | undefined;
+  /** RowDescription or NoData that the client may know, if the map has changed since. */
+  shown?: Buffer | undefined;
 }
 
 /** A statement with its values, ready to be sent. */
@@ -135,6 +138,13 @@ export class PreparedExecution {
 
   /** Has the home node check and describe a keyed statement, once per text and map. undefined: it is known. */
   describeKeyed(statement: ClientStatement): Promise<void> | undefined {
+    const described = this.#describe(statement);
+    if (described) return described.then(() => checkShown(statement));
+    checkShown(statement);
+    return undefined;
+  }
+
+  #describe(statement: ClientStatement): Promise<void> | undefined {
     if (statement.described) return undefined;
     const [only] = statement.cached.plan.statements;
     // What it names may be on another node, or in the session alone.
@@ -278,4 +288,10 @@ export function rowAffinity(parameters: readonly number[], view: BindView, buffe
     for (let at = start; at < end; at++) hash = Math.imul(hash ^ buffer[at]!, 0x01000193);
   }
   return (hash ^ (hash >>> 15)) >>> 1;
+}
+
+function checkShown(statement: ClientStatement): void {
+  if (!statement.shown || !statement.described) return;
+  checkColumns(statement.shown, statement.described.rows);
+  statement.shown = undefined;
 }

@@ -40,7 +40,10 @@ const REPORTED = new Set([
   'TimeZone',
 ]);
 
-/** What PostgreSQL looks for before it looks whether the transaction has failed: syntax, statements and portals by name. */
+/**
+ * What PostgreSQL looks for before it looks whether the transaction has failed: syntax, statements and portals by name. And what the
+ * transaction has failed by: a connection that is lost, a deadlock over nodes.
+ */
 const TOLD_IN_FAILED = new Set([
   '08P01',
   '55000',
@@ -52,6 +55,7 @@ const TOLD_IN_FAILED = new Set([
   '25P02',
   '08006',
   '08007',
+  '40P01',
 ]);
 
 /** What the router has to know of a request when its answer comes. */
@@ -355,6 +359,12 @@ export class Responses implements ResponseSink {
       }
     }
     writer.raw(frame.buffer, frame.start, frame.end);
+  }
+
+  /** A transaction over several nodes has ended, and SET LOCAL with it: no answer of a server's comes by that would say so. */
+  onBranchesEnded(connection: BackendConnection): void {
+    if (connection !== this.#toldBy || connection.parametersVersion !== this.#toldVersion)
+      this.#tellParameters(connection);
   }
 
   #tellParameters(connection: BackendConnection): void {

@@ -13,8 +13,8 @@ export interface ScatteredPortal {
   /** Of `buffer`, which is a copy of the Bind message. */
   readonly view: BindView;
   readonly buffer: Buffer;
-  /** Executed: it has no rows that a second Execute could go on with. */
-  done: boolean;
+  /** The command tag, once it has been executed to its end: it has no rows that a second Execute could go on with. */
+  done: string | false;
   /** Of an EXPLAIN that is read in portions. */
   rowsLeft?: Buffer[];
   /** Set while a connection is held for it. */

@@ -72,7 +72,7 @@ export class ScatteredStatements {
     const view = new BindView().read(frame);
     const { rows } = statement.described!;
     const hasRows = rows[0] === Backend.RowDescription;
-    const portal = { statement, view, buffer: frame.buffer, done: false };
+    const portal: ScatteredPortal = { statement, view, buffer: frame.buffer, done: false };
     const { branches } = this.#c.lease;
     let tag: string;
     try {
@@ -102,16 +102,24 @@ export class ScatteredStatements {
 
   /** An Execute: all of its answer. */
   async execute(portal: ScatteredPortal, name: string, maxRows: number): Promise<void> {
-    if (portal.done) throw objectError('55000', `portal "${name}" cannot be run`);
     const { rows } = portal.statement.described!;
+    if (portal.done !== false) return this.#executeAgain(portal.done, name, rows);
     const [only] = portal.statement.cached.plan.statements;
     if (only?.placement.kind === 'explain' && (maxRows > 0 || portal.rowsLeft))
       return await this.#explainPortion(only.placement, portal, maxRows);
     if (this.#c.mesh.holds(portal) || (maxRows > 0 && rows[0] === Backend.RowDescription))
       return await this.#portion(portal, maxRows);
-    portal.done = true;
+    portal.done = '';
     const tag = await this.#measured(portal, undefined);
+    portal.done = tag;
     encodeCommandComplete(this.#c.state.output.writer, tag);
+  }
+
+  /** Its rows have all been told: a SELECT has none left, RETURNING says again what was written (PostgreSQL: PortalRun). */
+  #executeAgain(tag: string, name: string, rows: Buffer): void {
+    if (tag === '' || rows[0] !== Backend.RowDescription)
+      throw objectError('55000', `portal "${name}" cannot be run`);
+    encodeCommandComplete(this.#c.state.output.writer, /^SELECT /.test(tag) ? 'SELECT 0' : tag);
   }
 
   /** An Execute with a limit of rows: the mesh has portals that can be gone on with. */
@@ -126,7 +134,7 @@ export class ScatteredStatements {
     const { writer } = this.#c.state.output;
     if (tag === undefined) encodePortalSuspended(writer);
     else {
-      portal.done = true;
+      portal.done = tag;
       encodeCommandComplete(writer, tag);
     }
   }
@@ -154,7 +162,7 @@ export class ScatteredStatements {
     for (const frame of told) writer.raw(frame, 0, frame.length);
     if (maxRows > 0 && told.length === maxRows) encodePortalSuspended(writer);
     else {
-      portal.done = true;
+      portal.done = 'EXPLAIN';
       encodeCommandComplete(writer, 'EXPLAIN');
     }
   }
@@ -445,7 +453,7 @@ export class ScatteredStatements {
 }
 
 /** Rows to the client as they come. */
-export class ScatteredOutput implements RowsListener {
+class ScatteredOutput implements RowsListener {
   readonly #c: Conversation;
   #columns: Buffer | undefined;
 

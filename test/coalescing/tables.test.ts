@@ -88,8 +88,9 @@ describe('behind postern serve', () => {
     await admin.query(
       'CREATE TABLE seen (id int8 PRIMARY KEY) WITH (postern.coalesce = off, fillfactor = 70)',
     );
+    // It is shown, so that pg_dump writes it down: a restore makes the table with its switch again.
     expect(await value(admin, "SELECT reloptions::text FROM pg_class WHERE relname = 'seen'")).toBe(
-      '{fillfactor=70}',
+      '{postern.coalesce=off,fillfactor=70}',
     );
     expect(await mergedWhenKnown(there, 'seen')).toBe(0);
     await admin.query("SELECT postern.set_coalescing('seen', 'on')");
@@ -150,9 +151,15 @@ describe('behind postern serve', () => {
     expect(await value(admin, 'ALTER TABLE nowhere SET (postern.coalesce = on)')).toBe('!42P01');
     expect(await value(admin, 'ALTER TABLE IF EXISTS nowhere SET (postern.coalesce = on)')).toBeUndefined();
     expect(await value(admin, 'ALTER TABLE pg_class SET (postern.coalesce = on)')).toBe('!42501');
+  });
+
+  it('is part of its transaction', async () => {
+    const before = await switches();
     await admin.query('BEGIN');
-    expect(await value(admin, 'ALTER TABLE counted SET (postern.coalesce = on)')).toBe('!25001');
+    await admin.query('ALTER TABLE counted SET (postern.coalesce = on)');
+    expect(await switches()).toContainEqual(['counted', 'on']);
     await admin.query('ROLLBACK');
+    expect(await switches()).toEqual(before);
   });
 });
 

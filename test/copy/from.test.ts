@@ -109,6 +109,44 @@ describe('rows', () => {
   });
 });
 
+describe('keys that go by a directory', () => {
+  const DIRECTORIES: readonly (readonly [string, string, string, string])[] = [
+    ['ranged', 'int8', "postern.method = range, postern.bounds = '{-10,0,10,100}'", ''],
+    ['ranged_text', 'text', "postern.method = range, postern.bounds = '{1,3,7}'", ''],
+    ['ranged_days', 'date', "postern.method = range, postern.bounds = '{2024-01-01,2024-02-01}'", ''],
+    ['listed', 'int4', "postern.method = list, postern.values = '{{1,2},3}', postern.buckets = 3", ''],
+    ['pinned', 'int8', 'postern.buckets = 4', "SELECT postern.pin_tenant('pinned', '5', 'n2')"],
+  ];
+  test.each(DIRECTORIES)('%s by %s, in all formats', async (name, type, options, afterwards) => {
+    await direct.query(`CREATE TABLE ${name} (k ${type}, id int)`);
+    await routed.query(
+      `CREATE TABLE ${name} (k ${type}, id int) WITH (postern.door = sharded, postern.key = k, ${options})`,
+    );
+    if (afterwards !== '') {
+      const admin = await connect(cluster.dsn('postgres'));
+      await admin.query(afterwards);
+      await admin.end();
+    }
+    const key = (i: number) => (type === 'date' ? `2024-0${1 + (i % 3)}-0${1 + (i % 9)}` : String(i - 20));
+    const data = lines(140, (i) => `${key(i)}\t${i}\n`);
+    await expectSame(`COPY ${name} FROM STDIN`, data, name);
+    await expectSame(`COPY ${name} FROM STDIN (FORMAT csv, DELIMITER '\t')`, data, name);
+    const binary = await copyOut(direct, `COPY ${name} TO STDOUT BINARY`);
+    expect(await expectSame(`COPY ${name} FROM STDIN BINARY`, [binary as Buffer], name)).toEqual({
+      rows: 140,
+    });
+    // Each is where a statement with its key looks for it.
+    for (const i of [0, 9, 10, 20, 21, 22, 23, 25, 31, 119, 121]) {
+      const texts = [direct, routed].map(async (client) => {
+        const { rows } = await client.query(`SELECT id FROM ${name} WHERE k = $1 ORDER BY id`, [key(i)]);
+        return rows;
+      });
+      const [expected, actual] = await Promise.all(texts);
+      expect(actual).toEqual(expected);
+    }
+  });
+});
+
 describe('errors', () => {
   const good = (count: number) => lines(count, (i) => `${i}\t${i}\ta\t1\n`);
   test.each<[string, string, string]>([

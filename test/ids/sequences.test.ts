@@ -166,6 +166,44 @@ describe('a sharded table’s sequence', () => {
     }
   });
 
+  it('TRUNCATE … RESTART IDENTITY and ALTER COLUMN … RESTART begin again, in a transaction and outside, or not at all', async () => {
+    const { startRouter } = await import('../../src/cli/router.ts');
+    const second = await startRouter(cluster.routerOptions);
+    const other = await connect('app', cluster.dsn().replace(`:${cluster.port}/`, `:${second.port}/`));
+    await client.query(
+      `CREATE TABLE restarted (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n serial, v text)
+         WITH (postern.door = 'sharded', postern.key = 'id')`,
+    );
+    const insert = `INSERT INTO restarted (v) VALUES ('s') RETURNING id || ' ' || n`;
+    try {
+      for (const on of [client, other]) await value(insert, undefined, on);
+      await client.query('TRUNCATE restarted RESTART IDENTITY');
+      expect(await value(insert)).toMatch(/^\d{1,3} 1$/);
+      // The other router has its blocks from the new beginning, too.
+      await expect
+        .poll(async () => Number.parseInt(String(await value(insert, undefined, other)), 10))
+        .toBeLessThan(2500);
+      await client.query('ALTER TABLE restarted ALTER COLUMN id RESTART WITH 500000');
+      expect(await value(insert)).toMatch(/^500\d{3} /);
+      for (const end of ['ROLLBACK', 'COMMIT']) {
+        await client.query('BEGIN');
+        await client.query('TRUNCATE restarted RESTART IDENTITY');
+        expect(await value(insert)).toMatch(/^\d{1,3} 1$/);
+        await client.query('ALTER TABLE restarted ALTER id RESTART WITH 600000');
+        expect(await value(insert)).toMatch(/^600\d{3} /);
+        await client.query(end);
+        const id = Number.parseInt(String(await value(insert)), 10);
+        if (end === 'COMMIT') expect(id).toBeGreaterThanOrEqual(600_000);
+        else expect(Math.trunc(id / 100_000)).toBe(5);
+      }
+      expect(await value('ALTER TABLE restarted ALTER COLUMN id SET INCREMENT 2')).toBe('!0A000');
+    } finally {
+      await other.end();
+      await second.close();
+      await client.query('DROP TABLE restarted');
+    }
+  });
+
   it('an explicit id leaves the sequence where it is', async () => {
     const before = Number(await value(`SELECT nextval('accounts_id_seq')`));
     await client.query(`INSERT INTO accounts (id, name) VALUES (${before + 5_000_000}, 'explicit')`);

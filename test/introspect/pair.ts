@@ -49,7 +49,7 @@ export interface Pair {
   stop(): Promise<void>;
 }
 
-export async function startPair(version: 15 | 18): Promise<Pair> {
+export async function startPair(version: 15 | 18, schema: readonly string[] = SCHEMA): Promise<Pair> {
   const cluster = await startTestCluster({
     version,
     users: [...TRUSTED_USERS, { name: 'reader', password: undefined }],
@@ -66,17 +66,16 @@ export async function startPair(version: 15 | 18): Promise<Pair> {
       await one.stop();
     },
   };
-  for (const statement of SCHEMA) {
+  for (const statement of schema) {
     await run(pair.sharded, withDoor(statement));
     await run(pair.plain, statement);
-    if (/^CREATE (TYPE|DOMAIN)/.test(statement))
-      await run(cluster.servers[1]!.dsn({ user: 'app', database: 'app' }), statement).catch(() => []);
   }
   return pair;
 }
 
 function withDoor(statement: string): string {
   return statement
+    .replace(/\/\* (WITH \(.*\)) \*\//, ' $1')
     .replace('/* reference */', " WITH (postern.door = 'reference')")
     .replace(
       /\/\* sharded by (\w+) \*\//,

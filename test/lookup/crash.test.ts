@@ -11,7 +11,7 @@ import { checkLookups } from './agreement.ts';
 const ROUNDS = Number(process.env.LOOKUP_ROUNDS ?? 2);
 const CLIENTS = 8;
 /** Answers before each kill. */
-const ANSWERS = 50;
+const ANSWERS = 30;
 /** So that what was left is settled soon. */
 const TIMES = { recoveryAfterMs: 1_000, recoveryIntervalMs: 200, sweepIntervalMs: 400, leftAloneMs: 200 };
 

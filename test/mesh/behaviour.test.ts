@@ -302,6 +302,30 @@ describe('reads over nodes', () => {
       await app.query('DROP TABLE priv');
     });
 
+    it('on a table that home has nothing of are followed', async () => {
+      const app = await connectClient(cluster);
+      await app.query(
+        "CREATE TABLE far (k bigint, v text) WITH (postern.door = 'sharded', postern.key = 'k', postern.method = 'range', postern.bounds = '{10}', postern.nodes = '{n2,n2}')",
+      );
+      await app.query("INSERT INTO far VALUES (1, 'near'), (20, 'far')");
+      await app.query('GRANT SELECT ON s TO reader');
+      const reader = await connectClient(cluster, {}, 'reader');
+      const text = 'SELECT count(*)::int FROM far f JOIN far g ON g.k > f.k JOIN s ON s.id = 1';
+      expect(await value(reader, text)).toBe('!42501');
+      for (const [change, answer] of [
+        ['GRANT SELECT ON far TO reader', 1],
+        ['REVOKE SELECT ON far FROM reader', '!42501'],
+        ['GRANT SELECT (k) ON far TO reader', 1],
+        ['REVOKE SELECT (k) ON far FROM reader', '!42501'],
+        ['GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader', 1],
+        ['REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM reader', '!42501'],
+      ] as const) {
+        await app.query(change);
+        expect(await value(reader, text), change).toBe(answer);
+      }
+      await app.query('DROP TABLE far');
+    });
+
     it('nobody reaches the nodes through a mesh beside the tables', async () => {
       const [home] = cluster.servers;
       const client = new pg.Client({
@@ -363,6 +387,63 @@ describe('reads over nodes', () => {
       expect(await value(client, `SELECT sum(writes(a.n)) ${JOIN}`)).toBe('!0A000');
       await client.query('DROP FUNCTION twice(int), writes(int)');
     });
+  });
+
+  it('ask a correlated subquery of each bucket once, and not once for each outer row', async () => {
+    const client = await connectClient(cluster);
+    const text =
+      'SELECT count(*)::int AS found FROM a WHERE n >= (SELECT count(*) FROM b WHERE b.other = a.n AND b.id > $1)';
+    expect((await client.query(text, [2])).rows).toEqual([{ found: 40 }]);
+    expect((await client.query(text, [30])).rows).toEqual([{ found: 40 }]);
+    const literal = text.replace('$1', '2');
+    expect(await value(client, literal)).toBe(40);
+    const plan = ((await values(client, `EXPLAIN ${literal}`)) as string[][]).flat().join('\n');
+    expect(plan).toMatch(/^Postern: read through the mesh of node n1\n/);
+    expect(plan).toContain('Left Join');
+    expect(plan.slice(plan.indexOf('SubPlan 1\n'))).not.toContain('Foreign Scan');
+    // An error of what was made of it is told in the client's own words.
+    const wrong = literal.replace('b.id > 2', 'b.id > nothing');
+    expect(await client.query(wrong).catch((error: pg.DatabaseError) => error)).toMatchObject({
+      code: '42703',
+      position: String(wrong.indexOf('nothing') + 1),
+    });
+  });
+
+  it('are copied out by COPY (query) TO STDOUT', async () => {
+    const client = await RawClient.connect({ port: cluster.port });
+    client.send([
+      'query',
+      `COPY (SELECT a.id, a.v ${JOIN} WHERE a.id > 36 ORDER BY a.id) TO STDOUT (FORMAT csv)`,
+    ]);
+    const answer = (await client.readUntil(/^Ready/)).join('\n');
+    expect(answer).toMatch(/37,v37[\s\S]*38,v38[\s\S]*39,v39[\s\S]*COPY 3/);
+    client.send([
+      'query',
+      `BEGIN; UPDATE a SET n = n WHERE id = 1; COPY (SELECT a.id ${JOIN}) TO STDOUT; ROLLBACK`,
+    ]);
+    expect((await client.readUntil(/^Ready/)).join('\n')).toContain('C=0A000');
+    client.end();
+  });
+
+  it('are refused where columns of text are sorted by other collations on another node', async () => {
+    const client = await connectClient(cluster);
+    const [, other] = cluster.servers;
+    const [before] = await other!.query("SELECT datcollate FROM pg_database WHERE datname = 'app'");
+    const change = (collation: unknown) =>
+      other!.query(`UPDATE pg_database SET datcollate = '${collation}' WHERE datname = 'app'`);
+    await change(before!.datcollate === 'C' ? 'C.UTF-8' : 'C');
+    try {
+      // The nodes are asked when something has changed.
+      await client.query('CREATE TABLE unrelated (i int)');
+      const failure = await client.query(`SELECT count(*) ${JOIN}`).catch((error: pg.DatabaseError) => error);
+      expect(failure).toMatchObject({ code: '0A000', hint: expect.stringContaining('COLLATE "C"') });
+      expect((failure as pg.DatabaseError).message).toContain('"a" has columns of text');
+      expect(await value(client, 'SELECT count(*)::int FROM a2 JOIN b ON b.other = a2.k')).toBe(30);
+    } finally {
+      await change(before!.datcollate);
+      await client.query('DROP TABLE unrelated');
+    }
+    expect(await value(client, `SELECT count(*)::int ${JOIN}`)).toBe(30);
   });
 
   it('say errors in the names of the user', async () => {

@@ -129,6 +129,34 @@ const sets = fc.tuple(uses, uses, fc.nat(), fc.constantFrom(...SETS)).map(([one,
   return `WITH x AS (${side(one)}) SELECT * FROM x ${operator} ${side(two)}`;
 });
 
+/** What a subquery takes of the rows that belong to the outer one, compared with a value of it. */
+const VALUES = [
+  'count(*)',
+  'count(l.amount)',
+  'sum(l.amount)',
+  '2 * avg(l.amount)',
+  'max(l.line) - min(l.line)',
+];
+const subqueries = fc
+  .tuple(
+    fc.constantFrom('customers c', 'orders c, customers r', 'orders AS c, regions r'),
+    fc.constantFrom(...VALUES),
+    fc.constantFrom('lines', 'orders'),
+    fc.constantFrom('<', '>=', 'IS DISTINCT FROM'),
+    fc.array(fc.constantFrom('customer', 'item'), { minLength: 1, maxLength: 2 }),
+    fc.boolean(),
+  )
+  .map(([from, value, inner, operator, keys, only]) => {
+    const columns = inner === 'lines' ? value : value.replaceAll('amount', 'total').replaceAll('line', 'id');
+    const named = inner === 'lines' ? keys : ['customer'];
+    const matches = named.map((key, i) => {
+      const own = from.startsWith('orders') ? 'c.customer' : i === 0 ? 'c.id' : 'c.region';
+      return i === 0 ? `l.${key} = ${own}` : `${own} = l.${key}`;
+    });
+    if (only) matches.push(inner === 'lines' ? 'line % 2 = 0' : 'note IS NOT NULL');
+    return `SELECT c.id FROM ${from} WHERE c.id < 30 AND c.id ${operator} (SELECT ${columns} FROM ${inner} l WHERE ${matches.join(' AND ')})`;
+  });
+
 describe('PostgreSQL 18', () => generated(3, 18));
 describe.skipIf(!(await isVersionInstalled(15)))('PostgreSQL 15', () => generated(2, 15));
 
@@ -140,6 +168,7 @@ function generated(nodes: number, version: 15 | 18): void {
     ['groups', groups, false],
     ['windows', windows, false],
     ['set operations', sets, false],
+    ['correlated subqueries', subqueries, false],
   ])('%s', async (_, text, ordered) => {
     await fc.assert(
       fc.asyncProperty(text, async (sql) => {

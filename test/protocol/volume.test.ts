@@ -1,15 +1,12 @@
 /** Large rows, large parameters, many rows, COPY of many rows; readers that stop; a thousand idle clients. */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect as connectTcp } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { RawClient } from '../support/raw-client.ts';
 import { startTestCluster, type TestCluster } from '../support/router.ts';
 import { connectClient } from '../support/router-clients.ts';
+import { RouterProcess } from '../support/router-process.ts';
 
 const MIB = 1024 * 1024;
 
@@ -19,58 +16,6 @@ beforeAll(async () => {
   cluster = await startTestCluster();
 });
 afterAll(() => cluster?.stop());
-
-/** The whole router in a process of its own, so that its memory is its own. */
-class RouterProcess {
-  readonly port: number;
-  readonly #child: ChildProcess;
-  readonly #directory: string;
-
-  private constructor(child: ChildProcess, port: number, directory: string) {
-    this.#child = child;
-    this.port = port;
-    this.#directory = directory;
-  }
-
-  static async start(): Promise<RouterProcess> {
-    const directory = await mkdtemp(join(tmpdir(), 'postern-router-'));
-    const config = {
-      listen: { port: 0 },
-      database: 'app',
-      nodes: cluster.routerOptions.nodes,
-      users: [{ name: 'app', trust: true }],
-    };
-    // JSON is YAML.
-    await writeFile(join(directory, 'postern.yaml'), JSON.stringify(config));
-    const child = spawn(
-      process.execPath,
-      [join(import.meta.dirname, '../../dist/cli/main.js'), 'serve', '-c', join(directory, 'postern.yaml')],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
-    );
-    const port = await new Promise<number>((resolve, reject) => {
-      let out = '';
-      child.stdout.on('data', (chunk: Buffer) => {
-        out += chunk;
-        const match = /listening on [^"]*:(\d+)/.exec(out);
-        if (match) resolve(Number(match[1]));
-      });
-      child.once('exit', () => reject(new Error(`the router ended: ${out}`)));
-    });
-    return new RouterProcess(child, port, directory);
-  }
-
-  async residentBytes(): Promise<number> {
-    const status = await readFile(`/proc/${this.#child.pid}/status`, 'utf8');
-    return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) * 1024;
-  }
-
-  async stop(): Promise<void> {
-    const exited = once(this.#child, 'exit');
-    this.#child.kill('SIGTERM');
-    await exited;
-    await rm(this.#directory, { recursive: true, force: true });
-  }
-}
 
 describe('volume', () => {
   it('passes rows and parameters of 10 MB', async () => {
@@ -128,7 +73,7 @@ describe('memory of the router', () => {
     ['rows', 'SELECT repeat($$x$$, 1000) FROM generate_series(1, 300000)'],
     ['COPY data', 'COPY (SELECT repeat($$x$$, 1000) FROM generate_series(1, 300000)) TO STDOUT'],
   ])('does not grow with %s that a client does not read, and nobody else waits', async (_name, text) => {
-    const router = await RouterProcess.start();
+    const router = await RouterProcess.start(cluster.routerOptions.nodes);
     try {
       const slow = await RawClient.connect({ port: router.port });
       const other = new pg.Client({ host: '127.0.0.1', port: router.port, user: 'app', database: 'app' });
@@ -156,7 +101,7 @@ describe('memory of the router', () => {
   });
 
   it('grows by less than 60 MB for a thousand idle clients', async () => {
-    const router = await RouterProcess.start();
+    const router = await RouterProcess.start(cluster.routerOptions.nodes);
     try {
       const first = await RawClient.connect({ port: router.port });
       await first.query('SELECT 1');

@@ -1,5 +1,20 @@
 /** Statements of an application over the tables of world.ts, made by chance: each of a kind, with its values apart. */
 import type { SeededRandom } from '../tpc/random.ts';
+import { READS } from './reads.ts';
+import {
+  CODES,
+  id,
+  LABELS,
+  type Makers,
+  money,
+  NAMES,
+  no,
+  pick,
+  SENSORS,
+  Template,
+  TIERS,
+} from './values.ts';
+import { WRITES } from './writes.ts';
 
 export interface Generated {
   readonly kind: string;
@@ -9,52 +24,7 @@ export interface Generated {
   readonly ordered: boolean;
 }
 
-/** Values are written into the text, or sent as parameters: `$(x)` in a template is either. */
-class Template {
-  readonly values: unknown[] = [];
-  readonly #asParameters: boolean;
-
-  constructor(asParameters: boolean) {
-    this.#asParameters = asParameters;
-  }
-
-  /** `type`: what the parameter is cast to, since not each place says what it is. */
-  of(value: number | string | null, type: string): string {
-    if (!this.#asParameters) {
-      if (value === null) return 'NULL';
-      return typeof value === 'number' ? String(value) : `'${value.replaceAll("'", "''")}'`;
-    }
-    this.values.push(value);
-    return `$${this.values.length}::${type}`;
-  }
-}
-
-const NAMES = [
-  'Ada',
-  'Ben',
-  'Cyd',
-  'Éva',
-  "O'Neil",
-  '',
-  'zoë',
-  'a very long name that is far beyond forty characters',
-];
-const LABELS = [' red', 'Blue ', 'bad', 'x', null, 'ü'];
-const TIERS = ['low', 'mid', 'high', null];
-const CODES = ['EUR', 'USD', 'JPY', 'XXX'];
-const SENSORS = ['a', 'b', 'kitchen', 'Küche', "it's", ''];
-
-type Maker = (random: SeededRandom, t: Template) => string;
-
-const id = (random: SeededRandom, t: Template) => t.of(random.between(1, 30), 'bigint');
-const no = (random: SeededRandom, t: Template) => t.of(random.between(1, 6), 'int');
-const money = (random: SeededRandom, t: Template) =>
-  t.of((random.between(-2000, 90_000) / 100).toFixed(2), 'numeric');
-const pick = <T extends string | null>(random: SeededRandom, t: Template, of: readonly T[], type: string) =>
-  t.of(random.pick(of), type);
-
-/** By kind. A name that ends in `!` has an ORDER BY that decides the order of all rows. */
-const MAKERS: Readonly<Record<string, Maker>> = {
+const BASIC: Makers = {
   'insert keyed': (r, t) =>
     `INSERT INTO accounts (id, name, balance, tier, currency) VALUES (${id(r, t)}, ${pick(r, t, NAMES, 'text')}, ${money(r, t)},
      ${pick(r, t, TIERS, 'tone')}, ${pick(r, t, CODES, 'char(3)')})`,
@@ -169,6 +139,7 @@ const MAKERS: Readonly<Record<string, Maker>> = {
   'division by zero': (r, t) => `SELECT 1 / (rank - 7) FROM accounts WHERE id = ${id(r, t)}`,
 };
 
+const MAKERS: Makers = { ...BASIC, ...READS, ...WRITES };
 const KINDS = Object.keys(MAKERS);
 
 /** What a clerk sends, mostly. */

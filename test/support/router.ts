@@ -13,6 +13,8 @@ export interface TestClusterOptions {
   /** Default: `app` and `postgres`, both trusted. A password is the role's on each node as well. */
   readonly users?: readonly UserEntry[];
   readonly version?: 15 | 18;
+  /** Of each node; the rest have `version`. */
+  readonly versions?: readonly (15 | 18)[];
   readonly connectionsPerNode?: number;
   readonly durable?: boolean;
   /** How the nodes authenticate the router; default trust. With scram-sha-256 each user needs a password. */
@@ -51,7 +53,10 @@ export async function startTestCluster(options: TestClusterOptions = {}): Promis
     ...(options.settings !== undefined && { settings: options.settings }),
   };
   const servers = await Promise.all(
-    Array.from({ length: options.nodes ?? 2 }, () => startTestServer(serverOptions)),
+    Array.from({ length: options.nodes ?? 2 }, (_, i) => {
+      const version = options.versions?.[i];
+      return startTestServer({ ...serverOptions, ...(version !== undefined && { version }) });
+    }),
   );
   try {
     await Promise.all(servers.map((server) => prepareNode(server, users)));

@@ -117,6 +117,52 @@ describe('a deadlock over nodes', () => {
     expect(await sum()).toBe(before + 4);
   });
 
+  it('of statements over all nodes', async () => {
+    const before = await sum();
+    const [first, other] = [await connect(), await connect(second.port)];
+    for (const client of [first, other]) await client.query('BEGIN');
+    await update(first, 1);
+    await update(other, 2);
+    const errors = await play([
+      [first, () => first.query('UPDATE k SET n = n + 1')],
+      [other, () => other.query('UPDATE k SET n = n + 1')],
+    ]);
+    expect(errors.map(({ code }) => code)).toEqual(['40P01']);
+    expect(await sum()).toBe(before + 1 + keys.flat().length);
+  });
+
+  it('of a statement by itself, over all nodes', async () => {
+    const before = await sum();
+    const told: unknown[] = [];
+    // Either may be the victim: whoever is, hears of the deadlock.
+    for (let round = 0; round < 6; round++) {
+      const [first, other] = [await connect(), await connect(second.port)];
+      await first.query('BEGIN');
+      await update(first, 2);
+      const alone = other.query('UPDATE k SET n = n + 1').then(
+        () => 'done',
+        (error: { code: string }) => error.code,
+      );
+      await expect
+        .poll(
+          async () =>
+            (
+              await cluster.servers[1]!.query(
+                "SELECT count(*)::int AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+              )
+            )[0]!.n,
+        )
+        .toBeGreaterThan(0);
+      const ended = await update(first, 1).then(
+        () => first.query('COMMIT').then(() => 'done'),
+        (error: { code: string }) => first.query('ROLLBACK').then(() => error.code),
+      );
+      told.push([ended, await alone].sort().join(' '));
+    }
+    expect(told).toEqual(told.map(() => '40P01 done'));
+    expect(await sum()).toBeGreaterThan(before);
+  });
+
   it('through the lines of two pools, all of whose connections are held', async () => {
     const before = await sum();
     // Each node may have two connections at once, for transactions over nodes.

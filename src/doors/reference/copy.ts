@@ -2,13 +2,14 @@
  * One node's copy of a reference table: made after the table of the home node, filled with its rows, guarded and recorded, in
  * one transaction of that node (the caller's).
  *
- * Invariant: what may run a user's functions (checks, generated columns, indexes) runs with the table's owner's role.
+ * Invariant: nothing here runs a user's functions (ddl/users-code.ts), and all that names the table runs with its owner's role.
  */
 import { guardSql } from '../../catalog/reference-guard.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import { asAdmin, asClient } from '../../ddl/context.ts';
 import type { Prepared } from '../../ddl/make.ts';
 import { ROW_COPY_SETTINGS, ROW_COPY_TIMEOUT_MS } from '../../ddl/row-copy.ts';
+import { refuseUsersCodeOf } from '../../ddl/users-code.ts';
 import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import { copyRows } from '../../platform/copy-rows.ts';
@@ -48,6 +49,10 @@ export async function makeCopy(request: {
   await connection.query(ROW_COPY_SETTINGS);
   await asClient(connection, owner);
   for (const statement of table.statements) await connection.query(statement);
+  await asAdmin(connection);
+  // A type of the same name may be another one here.
+  await refuseUsersCodeOf(connection, name, { hasRows: true });
+  await asClient(connection, owner);
   await inTurn(async () => {
     await home.query(ROW_COPY_SETTINGS);
     await asClient(home, owner);

@@ -18,6 +18,7 @@ import {
 import { readDefinition } from '../../ddl/definition.ts';
 import { currentSchema, makeTable, type NewTable } from '../../ddl/make.ts';
 import { findRelation } from '../../ddl/recorded.ts';
+import { refuseUsersCode } from '../../ddl/users-code.ts';
 import { quoteQualified } from '../../pg/identifier.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
@@ -140,6 +141,8 @@ async function lockAndCheck(home: ControlConnection, oid: number, session: DdlSe
     );
   }
   await home.query(`LOCK TABLE ${quoteQualified(table.schema, table.name)} IN ACCESS EXCLUSIVE MODE`);
+  // Whether it has rows is not looked at: a copy is made for a node that joins later, too.
+  await refuseUsersCode(home, table, { hasRows: true });
   const definition = await readDefinition(home, table, { door: 'reference' });
   const { schema, name, role } = table;
   return { schema, name, role, statements: definition.statements, columns: definition.columns };

@@ -10,6 +10,7 @@ import { type DdlContext, withConnection } from '../../ddl/context.ts';
 import { readDefinition } from '../../ddl/definition.ts';
 import { ensureSchema } from '../../ddl/make.ts';
 import { dropRecorded, findRelation } from '../../ddl/recorded.ts';
+import { refuseUsersCode } from '../../ddl/users-code.ts';
 import { quoteQualified } from '../../pg/identifier.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import { guardAndRecord, makeCopy, oneAtATime } from './copy.ts';
@@ -80,6 +81,7 @@ async function copyTo(
   node: NodeInfo,
   table: HomeTable,
 ): Promise<void> {
+  await refuseUsersCode(home, table, { hasRows: true });
   const { statements, columns } = await readDefinition(home, table, { door: 'reference' });
   await withConnection(context, node.id, (connection) =>
     connection.transaction(async () => {

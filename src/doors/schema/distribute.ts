@@ -19,6 +19,7 @@ import {
 import { ensureSchema } from '../../ddl/make.ts';
 import { inOneCommit } from '../../ddl/one-commit.ts';
 import { ROW_COPY_TIMEOUT_MS } from '../../ddl/row-copy.ts';
+import { refuseUsersCodeOf } from '../../ddl/users-code.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import { copyRows } from '../../platform/copy-rows.ts';
@@ -168,7 +169,10 @@ async function makeThere(
   for (const { owner, create } of sequences) if (create !== undefined) await run(owner, [create]);
   for (const table of tables) {
     const columns = table.columns.map(quoteIdentifier).join(', ');
+    await refuseUsersCodeOf(from, table.name, { hasRows: true });
     await run(table.owner, [table.create]);
+    // A type of the same name may be another one here.
+    await refuseUsersCodeOf(to, table.name, { hasRows: true });
     await asClient(from, asOwner(table.owner));
     await asClient(to, asOwner(table.owner));
     await copyRows({

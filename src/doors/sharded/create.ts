@@ -31,6 +31,7 @@ export async function createShardedTable(
       sequences: [],
       storage: new Map(),
       makeAs: session,
+      uniques: [],
       replaces: undefined,
       merges: mergesOf(command.coalesce),
     };

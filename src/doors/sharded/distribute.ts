@@ -13,6 +13,7 @@ import {
   noSuchTable,
 } from '../../ddl/context.ts';
 import { type PlainTable, readDefinition } from '../../ddl/definition.ts';
+import { refuseUsersCode } from '../../ddl/users-code.ts';
 import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
@@ -54,18 +55,19 @@ async function prepare(
     strategy: command.strategy,
     sequences: sequences.map((column) => column.name),
   });
+  // Nobody's policy is asked in what follows, and its owner reads all of its rows.
+  await home.query(`ALTER TABLE ${name} NO FORCE ROW LEVEL SECURITY`);
+  const found = await home.query<{ filled: boolean }>(`SELECT EXISTS (SELECT FROM ${name}) AS filled`);
+  await refuseUsersCode(home, table, { hasRows: found[0]?.filled === true });
   const referencing = await readReferencing(home, table);
   await asClient(home, { role: session.role, searchPath: 'pg_catalog' });
   for (const statement of referencing.drop) await home.query(statement);
   await asAdmin(home);
   await tryDrop(home, name);
-  const found = await home.query<{ filled: boolean }>(`SELECT EXISTS (SELECT FROM ${name}) AS filled`);
   // Extended statistics keep their schema when their table moves, and their names would not be free.
   for (const statistics of definition.statistics) await home.query(`DROP STATISTICS ${statistics}`);
   await home.query(`ALTER TABLE ${name} SET SCHEMA ${LEAF_SCHEMA}`);
   const aside = quoteQualified(LEAF_SCHEMA, `aside_${table.oid}`);
-  // Its owner reads all of its rows.
-  await home.query(`ALTER TABLE ${quoteQualified(LEAF_SCHEMA, table.name)} NO FORCE ROW LEVEL SECURITY`);
   await home.query(
     `ALTER TABLE ${quoteQualified(LEAF_SCHEMA, table.name)} RENAME TO ${quoteIdentifier(`aside_${table.oid}`)}`,
   );
@@ -79,6 +81,7 @@ async function prepare(
     makeAs: { role: table.owner, searchPath: 'pg_catalog' },
     thenOnHome: referencing.add,
     replaces: { table: aside, columns: found[0]?.filled ? definition.columns : undefined },
+    uniques: definition.uniques,
     merges: command.coalesce ? mergesOf(command.coalesce) : await readCoalescing(home, table.oid),
   };
 }

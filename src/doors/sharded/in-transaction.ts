@@ -8,8 +8,9 @@
 import { assert } from '../../base/assert.ts';
 import { notSupported, objectError, type PosternError } from '../../base/errors.ts';
 import { readCoalescing, storeCoalescing } from '../../catalog/coalescing.ts';
+import { noteNames } from '../../catalog/cut-names.ts';
 import { addIdColumns } from '../../catalog/id-sequences.ts';
-import { leafName, type ShardedTable } from '../../catalog/map.ts';
+import { CATALOG_BUCKET, leafName, type ShardedTable } from '../../catalog/map.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import type { DdlResult } from '../../ddl/context.ts';
 import { readDefinition } from '../../ddl/definition.ts';
@@ -23,6 +24,7 @@ import {
 import { mayOwnLeaves } from '../../ddl/leaf-rights.ts';
 import { type ChosenGroup, type DdlBranch, type DdlWorld, naming, settledAll } from '../../ddl/world.ts';
 import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
+import type { UniqueSpec } from '../../plan/lookups.ts';
 import type { RouterCommand } from '../../plan/plan.ts';
 import { ServerError } from '../../platform/control-connection.ts';
 import { describeFace, readSequences, type SequenceColumn } from './face.ts';
@@ -37,9 +39,17 @@ import { readReferencing } from './referencing.ts';
 type CreateCommand = Extract<RouterCommand, { kind: 'createShardedTable' }>;
 type DistributeCommand = Extract<RouterCommand, { kind: 'distributeTable' }>;
 
+type MadeTable = Pick<ShardedTable, 'id' | 'schema' | 'name' | 'keyColumn' | 'buckets'>;
+
 /** The table as it was made; undefined: IF NOT EXISTS, and it is there. */
 export interface CreatedTable extends DdlResult {
-  readonly made: Pick<ShardedTable, 'id' | 'schema' | 'name' | 'keyColumn' | 'buckets'> | undefined;
+  readonly made: MadeTable | undefined;
+}
+
+/** With what is to be made of its definition yet. */
+export interface DistributedTable extends DdlResult {
+  readonly made: MadeTable;
+  readonly uniques: readonly UniqueSpec[];
 }
 
 export async function createShardedInTransaction(
@@ -73,7 +83,7 @@ export async function createShardedInTransaction(
 export async function distributeInTransaction(
   world: DdlWorld,
   command: DistributeCommand,
-): Promise<DdlResult> {
+): Promise<DistributedTable> {
   const { home, session } = world;
   const table = await lockPlainTable(world, command.relation, 'sharded');
   const name = quoteQualified(table.schema, table.name);
@@ -88,7 +98,7 @@ export async function distributeInTransaction(
   const request = await qualified(world, { ...command, name: table.name });
   const strategy = await strategyOf(home.postern, { ...request, searchPath: '' });
   const sequences = await readSequences(home, table.oid);
-  const { statements, storage } = await readDefinition(home, table, {
+  const { statements, storage, uniques } = await readDefinition(home, table, {
     door: 'sharded',
     keyColumn: command.key,
     strategy,
@@ -106,11 +116,16 @@ export async function distributeInTransaction(
     throw error.withHint('Drop what depends on the table, shard it, and make it again.');
   }
   const { schema } = table;
-  await make(world, request, {
+  const { id, generation, nodeIds } = await make(world, request, {
     ...{ schema, name: table.name, statements, sequences, storage, merges },
     ...{ searchPath: 'pg_catalog', thenOnHome: referencing.add },
   });
-  return { notices: [] };
+  const buckets = nodeIds.map((nodeId) => ({ nodeId, generation }));
+  return {
+    notices: [],
+    made: { id, schema, name: table.name, keyColumn: command.key, buckets },
+    uniques,
+  };
 }
 
 interface Definition {
@@ -158,7 +173,8 @@ async function make(
     ...{ schema, name, keyColumn: made.key.column, tableId: reserved.id, generation: reserved.generation },
     ...{ colocationId: group.colocationId, bucketCount: group.nodeIds.length },
   });
-  const table = { ...reserved, group, targets, storage: definition.storage };
+  const { homeNodeId } = world;
+  const table = { ...reserved, group, targets, storage: definition.storage, homeNodeId };
   await mayOwnLeaves(world, [], session.role);
   await services.beforeStep?.('reserved');
   await makeLeaves(home, made, table);
@@ -179,6 +195,8 @@ async function make(
      SELECT $1::int4, leaf.ordinality - 1, $2::int8, leaf.name FROM unnest($3::text[]) WITH ORDINALITY AS leaf (name, ordinality)`,
     [table.id, table.generation, leafNames],
   );
+  for (const statement of noteNames(INTERNAL_SCHEMA, table.id, made.face.foreignKeys))
+    await home.signed(statement);
   await addIdColumns(home.postern, table.id, idColumnsOf(made.face.sequences, definition.sequences));
   if (definition.merges !== undefined) await storeCoalescing(home.postern, made.face.oid, definition.merges);
   world.noteCatalogChange();
@@ -204,18 +222,21 @@ interface TableToMake {
   readonly group: ChosenGroup;
   readonly storage: ReadonlyMap<string, string>;
   readonly targets: ForeignTargets;
+  readonly homeNodeId: number;
 }
 
 /** The leaves of this node's buckets, and the record of face and leaves; then the face is closed. */
 async function makeLeaves(
   branch: DdlBranch,
   { face, key }: MadeFace,
-  { id, generation, group, storage, targets }: TableToMake,
+  { id, generation, group, storage, targets, homeNodeId }: TableToMake,
 ): Promise<void> {
   const { placement, nodeIds } = group;
-  const buckets = [...nodeIds.keys()].filter((bucket) => nodeIds[bucket] === branch.nodeId);
+  const own = [...nodeIds.keys()].filter((bucket) => nodeIds[bucket] === branch.nodeId);
+  const isForCatalog = own.length === 0 && branch.nodeId === homeNodeId;
+  const buckets = isForCatalog ? [CATALOG_BUCKET] : own;
   const statements = buckets.flatMap((bucket) =>
-    createLeafStatements(face, { bucket, placement, generation, key, storage, targets }),
+    createLeafStatements(face, { bucket, placement, generation, key, storage, targets, isForCatalog }),
   );
   await branch.run([...statements, ...closeFaceStatements(face)], 'pg_catalog');
   await branch.signed(

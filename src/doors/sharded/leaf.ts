@@ -27,6 +27,8 @@ export interface LeafSpec {
   readonly storage: ReadonlyMap<string, string>;
   /** Default: the face has no foreign key to a sharded table. */
   readonly targets?: ForeignTargets;
+  /** It is of another node's bucket, and takes no row: home's catalogs show by it what a face can't have. */
+  readonly isForCatalog?: boolean;
 }
 
 export function qualifiedLeaf(table: string, bucket: number, generation: number): string {
@@ -39,7 +41,9 @@ export function createLeafStatements(face: Face, spec: LeafSpec): string[] {
   const leaf = qualifiedLeaf(face.name, spec.bucket, spec.generation);
   const nameOnLeaf = (name: string) => quoteIdentifier(leafName(name, spec.bucket, spec.generation));
   const key = { name: quoteIdentifier(spec.key.column), type: spec.key.type };
-  const check = bucketCondition(spec.placement, key, { face: faceName, bucket: spec.bucket });
+  const check = spec.isForCatalog
+    ? 'false'
+    : bucketCondition(spec.placement, key, { face: faceName, bucket: spec.bucket });
   const statements = [
     `CREATE TABLE ${leaf} (LIKE ${faceName} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY, ` +
       `CONSTRAINT ${BUCKET_CONSTRAINT} CHECK (${check}))${storageClause(spec.storage)}`,

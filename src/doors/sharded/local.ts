@@ -54,7 +54,7 @@ export async function makeFace(
 export function withKeyHint(error: unknown): unknown {
   if (error instanceof ServerError && error.message.startsWith('unique constraint on partitioned table'))
     return error.withHint(
-      'Rows with different keys live on different nodes: add the key to the constraint; or drop it, and add it when the table is sharded.',
+      'Rows with different keys live on different nodes: add the key to the constraint. Without it, UNIQUE is possible, and a primary key is not.',
     );
   return error;
 }
@@ -72,14 +72,26 @@ export async function makeLeaves(
     readonly buckets: readonly number[];
     readonly storage: ReadonlyMap<string, string>;
     readonly targets: ForeignTargets;
+    /** The only one of `buckets` is another node's (LeafSpec). */
+    readonly isForCatalog?: boolean;
   },
 ): Promise<void> {
-  const { face, tableId, generation, placement, key, buckets, storage, targets } = request;
+  const {
+    face,
+    tableId,
+    generation,
+    placement,
+    key,
+    buckets,
+    storage,
+    targets,
+    isForCatalog = false,
+  } = request;
   await grantLeafSchema(connection, session.role);
   // The texts of the face's constraints and indexes were printed under this search_path, and mean the same under it.
   await asClient(connection, { role: session.role, searchPath: 'pg_catalog' });
   const statements = buckets.flatMap((bucket) =>
-    createLeafStatements(face, { bucket, placement, generation, key, storage, targets }),
+    createLeafStatements(face, { bucket, placement, generation, key, storage, targets, isForCatalog }),
   );
   await connection.query([...statements, ...closeFaceStatements(face)].join(';\n'));
   await asAdmin(connection);

@@ -3,14 +3,18 @@
  */
 import { assert } from '../../base/assert.ts';
 import { storeCoalescing } from '../../catalog/coalescing.ts';
+import { noteNames } from '../../catalog/cut-names.ts';
 import { addIdColumns } from '../../catalog/id-sequences.ts';
-import { leafName, type NodeInfo } from '../../catalog/map.ts';
+import { CATALOG_BUCKET, leafName, type NodeInfo } from '../../catalog/map.ts';
 import type { PartitionStrategy } from '../../catalog/placement-sql.ts';
 import { INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import { asAdmin, asClient, type DdlContext, type DdlSession } from '../../ddl/context.ts';
 import { makeTable, type NewTable, type Prepared } from '../../ddl/make.ts';
+import { readUniqueColumns } from '../../lookup/ddl.ts';
+import { makeLookupsOnControl } from '../../lookup/on-control.ts';
 import { quoteIdentifier } from '../../pg/identifier.ts';
 import type { CoalesceOption } from '../../plan/door-options.ts';
+import type { UniqueSpec } from '../../plan/lookups.ts';
 import type { PlacementOptions } from '../../plan/placement-options.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import type { SequenceColumn } from './face.ts';
@@ -40,6 +44,8 @@ export interface PreparedDefinition extends FaceDefinition {
   readonly replaces: { readonly table: string; readonly columns: readonly string[] | undefined } | undefined;
   /** Its switch of write coalescing, if it has one. */
   readonly merges: boolean | undefined;
+  /** What is unique without the shard key. */
+  readonly uniques: readonly UniqueSpec[];
 }
 
 export function mergesOf(option: CoalesceOption | undefined): boolean | undefined {
@@ -85,6 +91,7 @@ export async function makeShardedTable(
     makeOn: ({ node, connection }, made) => makeOnNode(node, connection, made),
     finish: async (home, made) => {
       await replacePlainTable(context, home, made);
+      await makeUniques(context, home, made);
       await markReady(home, made);
     },
   });
@@ -104,6 +111,8 @@ async function makeOnHome(
 ): Promise<Omit<HomePlaces, 'definition'>> {
   const { session, request, definition, table } = options;
   const made = await makeFace(home, definition.makeAs, definition);
+  // What they can't be made of is told before anything long is begun.
+  for (const unique of definition.uniques) await readUniqueColumns(home, definition, unique);
   if (definition.thenOnHome && definition.thenOnHome.length > 0) {
     await asClient(home, { role: session.role, searchPath: 'pg_catalog' });
     for (const statement of definition.thenOnHome) await home.query(statement);
@@ -121,10 +130,14 @@ async function makeOnHome(
     ...{ colocationId: placement.colocationId, bucketCount: placement.nodeIds.length },
     ...{ tableId: table.id, generation: table.generation },
   });
+  const own = leavesRequest(made, placement, table, context.homeNodeId);
   await makeLeaves(home, definition.makeAs, {
-    ...leavesRequest(made, placement, table, context.homeNodeId),
+    ...own,
+    ...(own.buckets.length === 0 && { buckets: [CATALOG_BUCKET], isForCatalog: true }),
     ...{ storage: definition.storage, targets },
   });
+  for (const statement of noteNames(INTERNAL_SCHEMA, table.id, made.face.foreignKeys))
+    await home.query(statement);
   return { made, placement, targets };
 }
 
@@ -163,6 +176,23 @@ async function replacePlainTable(
     context.afterStep?.('rows moved');
   }
   await home.query(`DROP TABLE ${definition.replaces.table}`);
+}
+
+/** The rows are where they belong. */
+async function makeUniques(
+  context: DdlContext,
+  home: ControlConnection,
+  { definition, made, placement, table }: HomePlaces & { readonly table: NewTable },
+): Promise<void> {
+  const buckets = placement.nodeIds.map((nodeId) => ({ nodeId, generation: table.generation }));
+  await makeLookupsOnControl(context, home, {
+    role: definition.makeAs.role,
+    table: {
+      ...{ id: table.id, schema: definition.schema, name: definition.name, keyColumn: made.key.column },
+      buckets,
+    },
+    uniques: definition.uniques,
+  });
 }
 
 function leavesRequest(made: MadeFace, placement: Placement, table: NewTable, nodeId: number) {

@@ -5,7 +5,7 @@
  * transaction; PostgreSQL itself then puts each row where it belongs. Where listed keys stand beside keys that go by hash, it
  * takes two: by list, and by hash the rest.
  *
- * Invariant: what may run a user's functions (checks, generated columns, indexes) runs with the table's owner's role.
+ * Invariant: nothing here runs a user's functions (ddl/users-code.ts), and all that names the table runs with its owner's role.
  */
 import { objectError } from '../../base/errors.ts';
 import { LEAF_SCHEMA, type NodeInfo, type TablePlacement } from '../../catalog/map.ts';
@@ -26,6 +26,7 @@ import {
 import { grantLeafSchema } from '../../ddl/leaf-rights.ts';
 import { ROW_COPY_SETTINGS, ROW_COPY_TIMEOUT_MS } from '../../ddl/row-copy.ts';
 import { statementOn } from '../../ddl/table-extras.ts';
+import { refuseUsersCodeOf } from '../../ddl/users-code.ts';
 import { quoteIdentifier, quoteQualified } from '../../pg/identifier.ts';
 import type { ControlConnection } from '../../platform/control-connection.ts';
 import { copyRows } from '../../platform/copy-rows.ts';
@@ -148,6 +149,9 @@ async function stage(
     );
   }
   await connection.query(ROW_COPY_SETTINGS);
+  // A type of the same name may be another one here.
+  for (const bucket of buckets)
+    await refuseUsersCodeOf(connection, qualifiedLeaf(face.name, bucket, generation), { hasRows: true });
   await grantLeafSchema(connection, request.owner);
   await asClient(connection, ownerSession(request));
   await connection.query([...statements, ...quiet(request, buckets).before].join(';\n'));

@@ -155,6 +155,38 @@ test('of a list: out of one that it shares, and one that was not listed', async 
   expect(await tenantsOf(table)).toEqual(['acme 0 n1', 'globex 2 n2', 'hooli 3 n3', 'initech 1 n2']);
 });
 
+test('foreign keys to a younger table go along, and are enforced; in a ring they are refused', async () => {
+  const older = await make('older', 'tenant text, id int, y int, PRIMARY KEY (tenant, id)', {
+    colocateWith: 'none',
+    placement: { method: 'hash', bucketCount: 2 },
+  });
+  const younger = await make('younger', 'tenant text, id int, o int, PRIMARY KEY (tenant, id)', {
+    colocateWith: 'older',
+    placement: undefined,
+  });
+  const reference = async (from: ShardedTable, column: string, to: ShardedTable) => {
+    for (const [bucket, { nodeId, generation }] of from.buckets.entries()) {
+      const leaf = (name: string, of: number) => `postern_leaves.${leafName(name, bucket, of)}`;
+      await cluster.servers[nodeId - 1]!.query(
+        `ALTER TABLE ${leaf(from.name, generation)} ADD CONSTRAINT ${leafName(`${from.name}_${column}_fkey`, bucket, generation)}
+           FOREIGN KEY (tenant, ${column}) REFERENCES ${leaf(to.name, to.buckets[bucket]!.generation)} (tenant, id) ON DELETE CASCADE`,
+      );
+    }
+  };
+  await reference(older, 'y', younger);
+  for (const tenant of TENANTS) {
+    await insert(younger, tenant, '1, NULL');
+    await insert(older, tenant, '1, 1');
+  }
+  await pin('younger', 'acme', 'n3');
+  const [pinned, pinnedYounger] = [await cluster.table('older'), await cluster.table('younger')];
+  expect((await tenantsOf(pinned)).map((one) => one.split(' ')[0])).toEqual([...TENANTS].sort());
+  expect(await tenantsOf(pinnedYounger)).toEqual(await tenantsOf(pinned));
+  await expect(insert(pinned, 'acme', '2, 77')).rejects.toThrow('23503 older_y_fkey');
+  await reference(pinnedYounger, 'o', pinned);
+  await expect(pin('older', 'hooli', 'n1')).rejects.toMatchObject({ sqlState: '0A000' });
+});
+
 test('a trigger does not see rows move, and row-level security does not hide them', async () => {
   const table = await make('guarded', 'tenant text PRIMARY KEY, v int', {
     colocateWith: 'none',

@@ -8,7 +8,14 @@
 import { assert } from '../../base/assert.ts';
 import { BOUNDS } from '../../base/bounds.ts';
 import { invalidParameter, notSupported, objectError } from '../../base/errors.ts';
-import { LEAF_SCHEMA, leafName, leafSuffix, type NodeInfo, type TablePlacement } from '../../catalog/map.ts';
+import {
+  CATALOG_BUCKET,
+  LEAF_SCHEMA,
+  leafName,
+  leafSuffix,
+  type NodeInfo,
+  type TablePlacement,
+} from '../../catalog/map.ts';
 import { bucketCondition } from '../../catalog/placement-sql.ts';
 import { bumpEpoch, INTERNAL_SCHEMA } from '../../catalog/schema.ts';
 import { asAdmin, asClient, type DdlContext, type DdlSession, withConnection } from '../../ddl/context.ts';
@@ -17,6 +24,7 @@ import { grantLeafSchema } from '../../ddl/leaf-rights.ts';
 import { inOneCommit } from '../../ddl/one-commit.ts';
 import { findRelation } from '../../ddl/recorded.ts';
 import { ROW_COPY_TIMEOUT_MS } from '../../ddl/row-copy.ts';
+import { refuseUsersCode, refuseWhatHangsOn } from '../../ddl/users-code.ts';
 import type { KeyTypeName } from '../../pg/hash/key-type.ts';
 import { quoteIdentifier, quoteLiteral, quoteQualified } from '../../pg/identifier.ts';
 import { keyValueOfBound } from '../../pg/key/directory.ts';
@@ -98,9 +106,11 @@ export async function pinTenant(
       const source = connectionOf(pin.source);
       // Behind the locks, which who adds such a constraint needs as well.
       await refuseUniqueOffKey(home, pin.colocationId);
-      for (const one of pin.tables) await makeOwnLeaf(source, connectionOf(target), pin, one);
-      // Rows that reference others go first: a table is younger than those that it references.
-      for (const one of pin.tables.toReversed()) await takeFromOldLeaf(source, pin, one);
+      const tables = await referencedFirst(source, pin);
+      await followOnHome(home, pin, { homeNodeId: context.homeNodeId });
+      for (const one of tables) await makeOwnLeaf(source, connectionOf(target), pin, one);
+      // Rows that reference others go first: so no action of a foreign key is taken, and no trigger fires for one.
+      for (const one of tables.toReversed()) await takeFromOldLeaf(source, pin, one);
       await record(home, pin);
       context.afterStep?.('pinned, not committed');
     },
@@ -233,6 +243,59 @@ async function refuseIfChanged(home: ControlConnection, pin: Pin, role: string):
   throw objectError('40001', 'the placement of the tables has changed meanwhile', 'Try again.');
 }
 
+/** The tables of the group, each behind those that its foreign keys reference: keys may have been added in any order. */
+async function referencedFirst(source: ControlConnection, pin: Pin): Promise<readonly GroupTable[]> {
+  const keys = await source.query<{ from: number; to: number }>(
+    `SELECT f.table_id AS "from", t.table_id AS "to" FROM pg_constraint k
+     JOIN ${INTERNAL_SCHEMA}.local_leaves f ON f.leaf = k.conrelid
+     JOIN ${INTERNAL_SCHEMA}.local_leaves t ON t.leaf = k.confrelid
+     WHERE k.contype = 'f' AND f.bucket = $1 AND t.bucket = $1 AND f.table_id <> t.table_id
+       AND f.table_id = ANY ($2::int4[]) AND t.table_id = ANY ($2::int4[])`,
+    [pin.bucket, pin.tables.map(({ id }) => id)],
+  );
+  const ordered: GroupTable[] = [];
+  let left = [...pin.tables];
+  while (left.length > 0) {
+    const waits = (one: GroupTable) =>
+      keys.some(({ from, to }) => from === one.id && left.some(({ id }) => id === to));
+    const next = left.filter((one) => !waits(one));
+    if (next.length === 0) {
+      const names = left.map(({ name }) => `"${name}"`).join(', ');
+      throw notSupported(
+        `a key cannot be pinned while tables ${names} reference one another in a ring`,
+        'Drop one of the foreign keys, pin the key, and add it again.',
+      );
+    }
+    ordered.push(...next);
+    left = left.filter((one) => !next.includes(one));
+  }
+  return ordered;
+}
+
+/** The empty leaves of a home without buckets go where the first one comes, and else follow the bucket that they are named by. */
+async function followOnHome(
+  home: ControlConnection,
+  pin: Pin,
+  { homeNodeId }: { readonly homeNodeId: number },
+): Promise<void> {
+  const kept = await home.query<{ id: number; leaf: string }>(
+    `SELECT l.table_id AS id, l.leaf::text AS leaf FROM ${INTERNAL_SCHEMA}.local_leaves l WHERE l.table_id = ANY ($1::int4[])
+       AND NOT EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.places p WHERE p.colocation_id = $2 AND p.node_id = $3)`,
+    [pin.tables.map(({ id }) => id), pin.colocationId, homeNodeId],
+  );
+  if (kept.length === 0) return;
+  if (pin.target.id === homeNodeId) {
+    await home.query(`DROP TABLE ${kept.map(({ leaf }) => leaf).join(', ')}`);
+    await home.query(`DELETE FROM ${INTERNAL_SCHEMA}.local_leaves WHERE table_id = ANY ($1::int4[])`, [
+      kept.map(({ id }) => id),
+    ]);
+  } else if (pin.bucket === CATALOG_BUCKET) {
+    for (const table of pin.tables)
+      if (kept.some(({ id }) => id === table.id))
+        await takeFromOldLeaf(home, pin, table, { isForCatalog: true });
+  }
+}
+
 async function makeOwnLeaf(
   source: ControlConnection,
   target: ControlConnection,
@@ -256,15 +319,25 @@ async function makeOwnLeaf(
   });
   await grantLeafSchema(target, table.owner);
   await asClient(target, asOwner(table.owner));
+  const faceName = quoteQualified(table.schema, table.name);
+  // The face is closed to its owner too.
+  await target.query(
+    `GRANT SELECT ON ${faceName} TO ${quoteIdentifier(table.owner)}; LOCK TABLE ${faceName} IN ACCESS SHARE MODE`,
+  );
+  await asAdmin(target);
+  await refuseUsersCode(target, { oid: found.oid, name: table.name }, { hasRows: true });
+  await asClient(target, asOwner(table.owner));
   await target.query(
     [
-      // The face is closed to its owner too.
-      `GRANT SELECT ON ${quoteQualified(table.schema, table.name)} TO ${quoteIdentifier(table.owner)}`,
-      ...createLeafStatements(face, {
-        ...spec,
-        storage: await storageOf(source, old.oid),
-        targets: new Map(),
-      }),
+      // Policies and triggers come behind the rows, as the old leaf has them.
+      ...createLeafStatements(
+        { ...face, extras: { ...face.extras, statements: columnSettings(face) } },
+        {
+          ...spec,
+          storage: await storageOf(source, old.oid),
+          targets: new Map(),
+        },
+      ),
       ...closeFaceStatements(face),
     ].join(';\n'),
   );
@@ -275,6 +348,10 @@ async function makeOwnLeaf(
     `INSERT INTO ${INTERNAL_SCHEMA}.local_leaves (table_id, bucket, generation, leaf) VALUES ($1, $2, $3, $4::regclass)`,
     [table.id, pin.newBucket, pin.generation, leaf],
   );
+}
+
+function columnSettings({ extras }: Face): Face['extras']['statements'] {
+  return extras.statements.filter(({ after }) => after.startsWith(' ALTER COLUMN '));
 }
 
 async function oldLeaf(source: ControlConnection, pin: Pin, table: GroupTable): Promise<LeafAt> {
@@ -330,18 +407,26 @@ function isTenant(key: ShardKey, pin: Pin): string {
 }
 
 /** Its rows without the tenant's, its names of the new generation, and a check that lets no row of the tenant in. */
-async function takeFromOldLeaf(source: ControlConnection, pin: Pin, table: GroupTable): Promise<void> {
+async function takeFromOldLeaf(
+  source: ControlConnection,
+  pin: Pin,
+  table: GroupTable,
+  { isForCatalog } = { isForCatalog: false },
+): Promise<void> {
   const found = await findRelation(source, table.schema, table.name);
   assert(found, 'the face is on every node');
   const face = await describeFace(source, found.oid);
   const key = await readShardKey(source, found.oid);
   const leaf = qualifiedLeaf(table.name, pin.bucket, table.generation);
-  const condition = bucketCondition(
-    pin.after,
-    { name: quoteIdentifier(key.column), type: key.type },
-    { face: quoteQualified(table.schema, table.name), bucket: pin.bucket },
-  );
+  const condition = isForCatalog
+    ? 'false'
+    : bucketCondition(
+        pin.after,
+        { name: quoteIdentifier(key.column), type: key.type },
+        { face: quoteQualified(table.schema, table.name), bucket: pin.bucket },
+      );
   const renames = await renamesOf(source, { pin, table, face, leaf });
+  await refuseWhatHangsOn(source, leaf);
   await grantLeafSchema(source, table.owner);
   await asClient(source, asOwner(table.owner));
   await withoutForcing(source, leaf, () =>

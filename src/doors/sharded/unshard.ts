@@ -3,7 +3,7 @@
  *
  * Invariant: the leaves stay as they are, locked, until home and all nodes commit together; so there is never a moment in which
  * rows could be written that the plain table does not get.
- * Invariant: what may run a user's functions (checks, generated columns, indexes) runs with the table's owner's role.
+ * Invariant: nothing here runs a user's functions (ddl/users-code.ts), and all that names the table runs with its owner's role.
  */
 import { assert } from '../../base/assert.ts';
 import { readCoalescing, storeCoalescing } from '../../catalog/coalescing.ts';
@@ -14,6 +14,7 @@ import { inOneCommit } from '../../ddl/one-commit.ts';
 import { dropRecorded, findRelation, readRecorded } from '../../ddl/recorded.ts';
 import { ROW_COPY_TIMEOUT_MS } from '../../ddl/row-copy.ts';
 import { deleteRow } from '../../ddl/sweep.ts';
+import { refuseUsersCodeOf } from '../../ddl/users-code.ts';
 import { quoteIdentifier, quoteLiteral, quoteQualified } from '../../pg/identifier.ts';
 import { type ControlConnection, ServerError } from '../../platform/control-connection.ts';
 import { copyRows } from '../../platform/copy-rows.ts';
@@ -94,9 +95,14 @@ async function makeEmpty(
   { face, plain, owner, definition }: NewTable,
 ): Promise<void> {
   await asClient(home, asOwner(owner));
+  // The face is closed to its owner too.
+  await home.query(
+    `GRANT SELECT ON ${face} TO ${quoteIdentifier(owner)}; LOCK TABLE ${face} IN ACCESS SHARE MODE`,
+  );
+  await asAdmin(home);
+  await refuseUsersCodeOf(home, face, { hasRows: true });
+  await asClient(home, asOwner(owner));
   const statements = [
-    // The face is closed to its owner too.
-    `GRANT SELECT ON ${face} TO ${quoteIdentifier(owner)}`,
     `CREATE TABLE ${plain} (LIKE ${face} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)${definition.storage}`,
   ];
   for (const { column, sequence, isIdentity } of definition.sequences)

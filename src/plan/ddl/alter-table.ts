@@ -148,6 +148,19 @@ function simple(made: ReturnType<Command['make']>, more: Partial<Command> = {}):
   return { wanted: [], questions: [], catalog: [], ...more, make: () => made };
 }
 
+/** ALTER COLUMN … RESTART [WITH n]: of the sequence on home, which routers lease ids from. */
+function restartIdentity({ table, command, range, text }: CommandOptions): Command {
+  const options = command.def && 'List' in command.def ? (command.def.List.items ?? []) : [];
+  const restarts =
+    options.length > 0 && options.every((one) => 'DefElem' in one && one.DefElem.defname === 'restart');
+  if (!restarts)
+    throw notUnderstoodHere(table, 'this change of an identity column', 'RESTART alone can be carried out.');
+  const column = command.name ?? '';
+  const isSharded = 'keyColumn' in table && table.columns.some((one) => one.name === column && one.sequence);
+  const catalog = isSharded ? [{ kind: 'restartIds' as const, tableId: table.id, column }] : [];
+  return simple({ face: [text.slice(range.start, range.end)], leaf: [] }, { catalog });
+}
+
 type Rule = 'both' | 'leaves' | ((options: CommandOptions) => Command);
 
 /** What becomes of each command. Of a reference table the faces' text is that of all copies. */
@@ -188,12 +201,12 @@ const RULES: Readonly<Record<string, Rule>> = {
   AT_DropCluster: 'leaves',
   AT_ClusterOn: (options) => namedIndex(options, ['cluster', 'on'], 'leaves'),
   AT_ReplicaIdentity: replicaIdentity,
+  AT_SetIdentity: restartIdentity,
 };
 
 const NO_INHERITANCE = 'A table with a door has no parents and no partitions of its own.';
 const REASONS: Readonly<Record<string, string>> = {
   AT_AddIdentity: 'Declare it in CREATE TABLE: ids come from blocks that each router leases.',
-  AT_SetIdentity: 'Ids come from blocks that each router leases: they only go up.',
   AT_DropIdentity: 'Give ids yourself: a value in the INSERT is always taken.',
   AT_AddInherit: NO_INHERITANCE,
   AT_DropInherit: NO_INHERITANCE,

@@ -108,6 +108,8 @@ export type CatalogChange =
       readonly column: string;
       readonly maxId: number;
     }
+  /** Of a sharded table: the sequence of its ids was set, and those leased before are of no more use. */
+  | { readonly kind: 'restartIds'; readonly tableId: number; readonly column: string }
   /** Of a sharded table: it may have had ids. */
   | { readonly kind: 'dropColumn'; readonly tableId: number; readonly column: string }
   /** A foreign key of leaves deletes or changes rows together with those of this table: its rows can't change buckets any more. */

@@ -211,11 +211,12 @@ describe('lists of tables', () => {
       'GRANT SELECT (name), INSERT ON TABLE public . accounts /* é */, countries, app.notes TO x WITH GRANT OPTION',
       [
         'list: GRANT SELECT (name), INSERT ON TABLE <leaves accounts>, "public"."countries", home "app"."notes" TO x WITH GRANT OPTION',
+        'catalog: touch',
       ],
     ],
     [
       'revoke all on accounts from public cascade',
-      ['list: revoke all on <leaves accounts> from public cascade'],
+      ['list: revoke all on <leaves accounts> from public cascade', 'catalog: touch'],
     ],
     ['GRANT SELECT ON notes TO x', ['home']],
     ['GRANT SELECT ON ALL TABLES IN SCHEMA app TO x', ['home']],
@@ -244,6 +245,7 @@ describe('lists of tables', () => {
     const text = 'GRANT SELECT ON ALL TABLES IN SCHEMA app, public TO x';
     expect(stepsOf(text, [tables])).toEqual([
       'list: GRANT SELECT ON TABLE <leaves accounts>, "public"."countries", home "public"."v" TO x',
+      'catalog: touch',
     ]);
     expect(stepsOf(text, [[]])).toEqual([]);
   });

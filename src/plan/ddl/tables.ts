@@ -21,7 +21,14 @@ import {
   resolveReferenceVar,
   resolveTable,
 } from '../resolve.ts';
-import { changeAfter, changeOf, type DdlAnswer, type DdlChange, type DdlStep } from './change.ts';
+import {
+  changeAfter,
+  changeOf,
+  type DdlAnswer,
+  type DdlChange,
+  type DdlQuestion,
+  type DdlStep,
+} from './change.ts';
 import { everywhere } from './placement.ts';
 import {
   joined,
@@ -83,15 +90,42 @@ export function planTruncateOverNodes(statement: TruncateStmt, { context }: Requ
   if (!first && tables.singles.length === 0 && !cascade && !statement.restart_seqs) return undefined;
   if (first && relations.some((relation) => !relation.inh && resolveRangeVar(context, relation)))
     throw notUnderstood('TRUNCATE ONLY', first, 'Leave ONLY out: the table has no children.');
-  const ids = tables.sharded.find((table) => table.columns.some(({ sequence }) => sequence));
-  if (statement.restart_seqs && ids)
-    throw notUnderstood('RESTART IDENTITY', ids, 'Leave it out: ids of sharded tables only go up.');
   const words = `${statement.restart_seqs ? ' RESTART IDENTITY' : ''}${cascade ? ' CASCADE' : ''}`;
   if (cascade) refuseTruncatedBesides(tables.sharded, context);
   const sharded = withLookups(tables.sharded);
   const step = onEachNode({ ...tables, sharded }, { before: 'TRUNCATE TABLE ', after: words });
-  const liftsGuard = reference !== undefined || cascade;
-  return everywhere(changeOf([step], { tag: 'TRUNCATE TABLE', liftsGuard }));
+  const options = { tag: 'TRUNCATE TABLE', liftsGuard: reference !== undefined || cascade };
+  if (!statement.restart_seqs || !first) return everywhere(changeOf([step], options));
+  const questions = tables.sharded.map(ownedSequences);
+  const restarts = (answers: readonly DdlAnswer[]) => answers.flatMap((rows) => restartSteps(rows, context));
+  return everywhere(changeAfter(questions, (answers) => [step, ...restarts(answers)], options));
+}
+
+/** Of the face's columns: those that RESTART IDENTITY is about. */
+function ownedSequences(table: ShardedTable): DdlQuestion {
+  const face = `${quoteLiteral(quotedName(table))}::pg_catalog.regclass`;
+  return {
+    text:
+      `SELECT n.nspname::text, s.relname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' ` +
+      `JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass ` +
+      `AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i') AND d.refobjid = ${face} ORDER BY 1, 2`,
+    nodeId: undefined,
+  };
+}
+
+/** Routers drop the ids that they have leased. */
+function restartSteps(sequences: DdlAnswer, { map }: PlanContext): DdlStep[] {
+  return sequences.flatMap(([schema, name]): DdlStep[] => {
+    const columns = (map.idColumnsBySequence.get(name ?? '') ?? []).filter(
+      ({ sequence }) => sequence.schema === schema,
+    );
+    return [
+      { kind: 'text', nodes: 'home', text: `ALTER SEQUENCE ${quoteQualified(schema!, name!)} RESTART` },
+      ...columns.map(({ table, column }): DdlStep => {
+        return { kind: 'catalog', change: { kind: 'restartIds', tableId: table.id, column } };
+      }),
+    ];
+  });
 }
 
 /** GRANT and REVOKE on tables by name, or on all tables of a schema. */
@@ -106,7 +140,13 @@ export function planGrantOverNodes(statement: GrantStmt, request: Request): Plan
   const text = new StatementText(request);
   const before = text.slice(text.start, text.nameOf(relations[0]!).start);
   const after = text.slice(text.nameOf(relations.at(-1)!).end, text.end);
-  return everywhere(changeOf([onEachNode(tables, { before, after })], grantOptions(statement)));
+  return everywhere(changeOf(granting(tables, { before, after }), grantOptions(statement)));
+}
+
+/** Rights on leaves are read by the mesh, which looks again when the epoch has changed (mesh/SPEC.md). */
+function granting(tables: Sorted, words: { readonly before: string; readonly after: string }): DdlStep[] {
+  const step = onEachNode(tables, words);
+  return tables.sharded.length === 0 ? [step] : [step, { kind: 'catalog', change: { kind: 'touch' } }];
 }
 
 function grantOptions({ is_grant }: GrantStmt): Partial<Pick<DdlChange, 'tag'>> {
@@ -137,7 +177,7 @@ function planGrantInSchemas(statement: GrantStmt, request: Request): PlanParts |
         inh: true,
       }),
     );
-    return found.length === 0 ? [] : [onEachNode(sorted(found, context), { before, after })];
+    return found.length === 0 ? [] : granting(sorted(found, context), { before, after });
   };
   return everywhere(changeAfter([question], steps, grantOptions(statement)));
 }
