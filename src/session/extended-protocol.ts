@@ -259,7 +259,12 @@ export class ExtendedProtocol {
     if (settled) return settled.then(() => this.#bindPortal(reader));
     const { lease } = this.#c;
     // The end of the transaction before, which takes all portals along, comes after that.
-    if (lease.isReadingSettings) return lease.drained().then(() => this.#bindPortal(reader));
+    if (lease.isReadingSettings) return lease.drained().then(() => this.#bindFound(reader));
+    return this.#bindFound(reader);
+  }
+
+  #bindFound(reader: FrameReader): void | Promise<void> {
+    const { lease } = this.#c;
     if (lease.searchPathStale) return lease.readSearchPath().then(() => this.#bindSettled(reader));
     return this.#bindSettled(reader);
   }

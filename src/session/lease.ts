@@ -144,7 +144,8 @@ export class Lease implements BranchHost {
 
   /** The transaction before is over for the client, and what it has left of settings is being read. Its portals end with that. */
   get isReadingSettings(): boolean {
-    return this.#reading;
+    // Of a client that has gone, nobody waits for it: drained() would not.
+    return this.#reading && this.connection !== undefined;
   }
 
   get searchPathStale(): boolean {
