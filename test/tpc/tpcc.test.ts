@@ -4,49 +4,33 @@
  */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startTestCluster, type TestCluster } from '../support/router.ts';
-import { startTestServer, type TestServer } from '../support/servers.ts';
+import type { TestCluster } from '../support/router.ts';
 import { SeededRandom } from './random.ts';
+import { startTpcPair, type TpcPair } from './tpc-pair.ts';
 import { TPCC_INDEXES, TPCC_REFERENCES, TPCC_SHARDED, TPCC_TABLES, tpccRows } from './tpcc-data.ts';
 import { chooseTransaction, runTransaction, type TransactionName } from './tpcc-transactions.ts';
-import { insertTexts } from './tpch-data.ts';
 
 const TERMINALS = 8;
 const NOW = '2026-02-01 12:00:00+00';
 
-let plain: TestServer;
+let pair: TpcPair;
 let cluster: TestCluster;
 let direct: pg.Client;
 let routed: pg.Client;
 
 beforeAll(async () => {
-  [plain, cluster] = await Promise.all([startTestServer(), startTestCluster({ nodes: 3 })]);
-  direct = new pg.Client(plain.dsn());
-  await direct.connect();
-  routed = new pg.Client(cluster.dsn('app'));
-  await routed.connect();
-  const rows = tpccRows();
-  for (const client of [direct, routed]) {
-    for (const [table, columns] of Object.entries(TPCC_TABLES))
-      await client.query(`CREATE TABLE ${table} (${columns})`);
-    for (const text of TPCC_INDEXES) await client.query(text);
-    if (client === routed) {
-      for (const table of TPCC_REFERENCES) await client.query(`SELECT create_reference_table('${table}')`);
-      for (const { table, key, beside } of TPCC_SHARDED)
-        await client.query(
-          `SELECT create_distributed_table('${table}', '${key}', colocate_with := '${beside}')`,
-        );
-    }
-    for (const table of Object.keys(TPCC_TABLES))
-      for (const text of insertTexts(table, rows[table]!)) await client.query(text);
-  }
+  pair = await startTpcPair(3, {
+    tables: TPCC_TABLES,
+    indexes: TPCC_INDEXES,
+    references: TPCC_REFERENCES,
+    sharded: TPCC_SHARDED,
+    rows: tpccRows(),
+  });
+  ({ cluster, direct, routed } = pair);
 }, 240_000);
 
 afterAll(async () => {
-  await direct?.end();
-  await routed?.end();
-  await cluster?.stop();
-  await plain?.stop();
+  await pair?.stop();
 });
 
 /** All rows, in an order of their own. */
