@@ -217,7 +217,10 @@ describe('postern up', () => {
 
   it('measures both sides and writes the report', { timeout: 180_000 }, async () => {
     const data = path.join(scratch, 'measured');
-    const run = postern(['up', '--quick', '--once', '--nodes', '2', '--port', '0', '--data', data]);
+    const run = postern([
+      ...['up', '--quick', '--seconds', '0.3', '--once', '--nodes', '2'],
+      ...['--port', '0', '--data', data],
+    ]);
     const result = await run.ended;
     expect(result).toMatchObject({ status: 0, stderr: '' });
     const points = result.stdout.match(/^clients= +\d+ {2}tps= +\d+ {2}p50= *[\d.]+ ms {2}p99= *[\d.]+ ms/gm);

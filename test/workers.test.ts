@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BOUNDS } from '../src/base/bounds.ts';
+import { workerOf as placeOf } from '../src/session/session-ids.ts';
 import { startTestServer, type TestServer } from './support/servers.ts';
 
 const MAIN = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
@@ -104,7 +105,7 @@ async function endAll(clients: readonly pg.Client[]): Promise<void> {
 }
 
 function workerOf(client: Client): number {
-  return client.processID >>> 24;
+  return placeOf(client.processID);
 }
 
 /** How many of them each worker has. */

@@ -9,8 +9,9 @@ import type { Socket } from 'node:net';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { connectionLost, PosternError } from '../base/errors.ts';
+import type { NodeTls } from '../pg/dsn-tls.ts';
 import type { Flushable, FlushQueue } from '../platform/flush-queue.ts';
-import { connect } from '../platform/sockets.ts';
+import { connectToNode, tryEncryptions } from '../platform/node-tls.ts';
 import { readErrorFields, readParameterStatus, readReadyStatus } from '../wire/backend.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { FrameWriter } from '../wire/frame-writer.ts';
@@ -36,12 +37,15 @@ import { encodeCancelRequest } from '../wire/startup.ts';
 import { Pending, type PendingKind, PendingQueue, type ResponseSink } from './pending.ts';
 import { PreparedOnBackend, type SharedStatement } from './prepared.ts';
 import { Settings } from './settings.ts';
+import type { Tenant } from './waiting-line.ts';
 
 export interface BackendAddress {
   readonly nodeId: number;
   readonly nodeName: string;
   readonly host: string;
   readonly port: number;
+  /** How connections to it are encrypted: those of clients' work, and requests to cancel. */
+  readonly tls: NodeTls;
 }
 
 export const TransactionStatus = { idle: 0x49, inBlock: 0x54, failed: 0x45 } as const;
@@ -60,6 +64,8 @@ export class BackendConnection implements Flushable {
   lessee: ResponseSink | undefined;
   /** For the pool: when it became idle, in ms of the monotonic clock. */
   idleSinceMs = 0;
+  /** For the pool: the tenant that it was lent for last. */
+  lentTo: Tenant;
   /** Cancel requests on their way. While there are some, nobody else may use this connection. */
   cancelsInFlight = 0;
   /** A cancel request was sent and the server has never said that it took it: it may strike whoever comes later. */
@@ -67,6 +73,7 @@ export class BackendConnection implements Flushable {
   onClosed: ((connection: BackendConnection) => void) | undefined;
 
   readonly #secretKey: Buffer;
+  readonly #onDiskFull: (() => void) | undefined;
   readonly #socket: Socket;
   readonly #reader: FrameReader;
   readonly #writer = new FrameWriter(16 * 1024);
@@ -87,6 +94,7 @@ export class BackendConnection implements Flushable {
     parameters: Map<string, string>;
     processId: number;
     secretKey: Buffer;
+    onDiskFull?: (() => void) | undefined;
     flushQueue: FlushQueue;
   }) {
     this.address = options.address;
@@ -96,6 +104,7 @@ export class BackendConnection implements Flushable {
     this.parameters = options.parameters;
     this.processId = options.processId;
     this.#secretKey = options.secretKey;
+    this.#onDiskFull = options.onDiskFull;
     this.#flushQueue = options.flushQueue;
     this.#socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     this.#socket.on('error', (error) => this.#onEnd(error.message));
@@ -303,11 +312,8 @@ export class BackendConnection implements Flushable {
     if (this.#closed) return;
     this.cancelsInFlight++;
     try {
-      const socket = await connect({
-        host: this.address.host,
-        port: this.address.port,
-        timeoutMs: BOUNDS.backendConnectTimeoutMs,
-      });
+      const reach = { ...this.address, timeoutMs: BOUNDS.backendConnectTimeoutMs };
+      const { socket } = await tryEncryptions(reach, (encryption) => connectToNode(reach, encryption));
       await new Promise<void>((resolve) => {
         let isTaken = false;
         socket.on('end', () => {
@@ -441,6 +447,7 @@ export class BackendConnection implements Flushable {
     const head = this.#pending.head();
     const fields = readErrorFields(this.#reader);
     const severity = fields.get('V');
+    if (fields.get('C') === '53100') this.#onDiskFull?.();
     if (!head || severity === 'FATAL' || severity === 'PANIC') {
       // The server is about to close (57P01 …). What it said is the reason that all will read when it has: an answer to the
       // request now, and the loss after it, would be two errors for one.

@@ -2,8 +2,10 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startTestServer, type TestServer } from '../../test/support/servers.ts';
 import { BOUNDS } from '../base/bounds.ts';
+import { NO_TLS } from '../pg/dsn-tls.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
 import type { BackendConnection } from './connection.ts';
+import { NO_CREDENTIAL } from './credential.ts';
 import { ask } from './internal-query.ts';
 import { openBackend } from './login.ts';
 import { NodePool } from './pool.ts';
@@ -26,7 +28,7 @@ afterAll(() => server?.stop());
 beforeEach(() => {
   opened = { busy: 0, other: 0 };
   nowMs = 1_000;
-  const address = { nodeId: 1, nodeName: 'n1', host: '127.0.0.1', port: server.port };
+  const address = { nodeId: 1, nodeName: 'n1', host: '127.0.0.1', port: server.port, tls: NO_TLS };
   const flushQueue = new FlushQueue();
   pool = new NodePool({
     address,
@@ -34,7 +36,7 @@ beforeEach(() => {
     now: () => nowMs,
     open: (user) => {
       opened[user]!++;
-      return openBackend({ address, database: 'postgres', user, password: undefined, flushQueue });
+      return openBackend({ address, database: 'postgres', user, credential: NO_CREDENTIAL, flushQueue });
     },
   });
 });

@@ -6,16 +6,21 @@
  * same transaction, twice that, since they would wait for one another; and for brief questions, which wait for nobody, a few more.
  * Those beyond the share that transactions over several nodes have made necessary are kept for a while, for such alone: to open
  * one costs a server more than the whole transaction.
- * Whoever finds none waits in line, bounded in number and time.
+ * Whoever finds none waits in line, bounded in number and time; who of a role is next, waiting-line.ts decides.
  * Backends log in as the client's own role (docs/decisions), so a connection is lent to its own role only. When the node's
  * limit is reached, an idle one of another role is closed to make room; and where none is idle, roles that want more take their
- * share: one that comes back goes to whoever waits for its role, unless somebody of a role with fewer connections has been
- * first in line for `roleTurnMs`. Then it is closed, and one is opened for that role.
+ * share: one that comes back goes to whoever waits for its role, unless a role with fewer connections has waited for `roleTurnMs`. Then
+ * it is closed, and one is opened for that role.
+ * A role, and a tenant, may have a limit of its own. Whoever has the greater need is above it: it holds others up.
  */
+import type { BackendLimits } from '../admission/limits.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { PosternError, queryCanceled, tooManyConnections } from '../base/errors.ts';
+import { WaitHistogram } from '../observe/metric-samples.ts';
 import type { BackendAddress, BackendConnection } from './connection.ts';
+import { HeldByTenant } from './held-by-tenant.ts';
 import type { Settings } from './settings.ts';
+import { type Holding, NEED, type Need, type Tenant, WaitingLine } from './waiting-line.ts';
 
 export interface PoolOptions {
   readonly address: BackendAddress;
@@ -25,6 +30,14 @@ export interface PoolOptions {
   readonly now: () => number;
   /** How long a statement waits for a free connection. */
   readonly acquireTimeoutMs?: number | undefined;
+  readonly limits?: BackendLimits | undefined;
+}
+
+interface AcquireOptions {
+  readonly beside?: boolean | undefined;
+  readonly brief?: boolean | undefined;
+  /** For whom, if it is known: only to be fair. */
+  readonly tenant?: Tenant;
 }
 
 /** How a waiter leaves the line: a client that cancels or goes away. */
@@ -32,30 +45,32 @@ export interface AcquireTicket {
   giveUp: (() => void) | undefined;
 }
 
-/** Those with the greater need come first, and find more connections. */
-const NEED = { ordinary: 0, beside: 1, brief: 2 } as const;
-type Need = (typeof NEED)[keyof typeof NEED];
-
 interface Waiter {
   readonly user: string;
   readonly settings: Settings;
   readonly resolve: (connection: BackendConnection) => void;
   readonly reject: (error: PosternError) => void;
+  readonly tenant: Tenant;
+  readonly sinceMs: number;
   readonly deadlineMs: number;
   readonly need: Need;
-  gone: boolean;
+  waits: boolean;
 }
 
 export class NodePool {
   readonly address: BackendAddress;
   readonly #options: PoolOptions;
-  readonly #acquireTimeoutMs: number;
+  #acquireTimeoutMs: number;
+  #limits: BackendLimits;
   /** `connectionsMax`, or this process's present share of it. */
   #share: number;
   /** By role, most recently used last. */
   readonly #idle = new Map<string, BackendConnection[]>();
   readonly #lent = new Set<BackendConnection>();
-  #waiters: Waiter[] = [];
+  readonly #line = new WaitingLine<Waiter>();
+  /** Of lent connections. */
+  readonly #held = new HeldByTenant();
+  readonly #holding: Holding;
   #opening = 0;
   #openingByUser = new Map<string, number>();
   #idleCount = 0;
@@ -66,13 +81,24 @@ export class NodePool {
   #besideAtMs = Number.NEGATIVE_INFINITY;
   #failure: PosternError | undefined;
   #failureUser = '';
+  /** The node answers nothing: whoever asks hears this at once. */
+  #shut: PosternError | undefined;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(options: PoolOptions) {
     this.#options = options;
     this.#acquireTimeoutMs = options.acquireTimeoutMs ?? BOUNDS.acquireTimeoutMs;
+    this.#limits = options.limits ?? {};
     this.#share = options.connectionsMax;
+    const shareOf = (): number => this.#shareOf(this.#limits.perTenant);
+    this.#holding = {
+      fits: (user, need) => this.#fits(user, need),
+      heldBy: (tenant) => this.#held.of(tenant),
+      get perTenant() {
+        return shareOf();
+      },
+    };
     this.address = options.address;
     this.#timer = setInterval(() => this.#tick(), 1_000);
     this.#timer.unref();
@@ -80,6 +106,18 @@ export class NodePool {
 
   get size(): number {
     return this.#idleCount + this.#lent.size + this.#opening;
+  }
+
+  /** For metrics. */
+  readonly counters = { opened: 0, failed: 0, waits: new WaitHistogram() };
+
+  get census(): { readonly idle: number; readonly lent: number; readonly opening: number } {
+    return { idle: this.#idleCount, lent: this.#lent.size, opening: this.#opening };
+  }
+
+  /** The server processes of all connections. */
+  get processIds(): readonly number[] {
+    return [...this.#lent, ...[...this.#idle.values()].flat()].map(({ processId }) => processId);
   }
 
   get connectionsMax(): number {
@@ -97,9 +135,16 @@ export class NodePool {
     this.#openForWaiters();
   }
 
+  /** For those who come from now on. */
+  reload(options: Pick<PoolOptions, 'acquireTimeoutMs' | 'limits'>): void {
+    this.#acquireTimeoutMs = options.acquireTimeoutMs ?? BOUNDS.acquireTimeoutMs;
+    this.#limits = options.limits ?? {};
+    this.#openForWaiters();
+  }
+
   /** How many connections could be lent now without anybody's waiting for one to come back. */
   get spare(): number {
-    return this.#share - this.#lent.size - this.#waiters.length;
+    return this.#share - this.#lent.size - this.#line.count;
   }
 
   /** Told when somebody waits and no connection is being opened: those who keep idle ones may give them back. */
@@ -107,7 +152,7 @@ export class NodePool {
 
   /** How many wait for a connection. */
   get waiting(): number {
-    return this.#waiters.length;
+    return this.#line.count;
   }
 
   /**
@@ -119,24 +164,59 @@ export class NodePool {
     return [...this.#lent].map((connection) => connection.processId);
   }
 
-  /** For how long the first of them has; 0: nobody does. */
+  /** For how long the one has that came first; 0: nobody does. */
   get longestWaitMs(): number {
-    const [first] = this.#waiters;
-    return first ? this.#options.now() - (first.deadlineMs - this.#acquireTimeoutMs) : 0;
+    const oldest = this.#line.oldest();
+    return oldest ? this.#options.now() - oldest.sinceMs : 0;
   }
 
   /** An idle connection of this role, one with the same settings if there is any; undefined: use acquire(). */
-  tryAcquire(
-    user: string,
-    settings: Settings,
-    options?: { readonly beside?: boolean; readonly brief?: boolean },
-  ): BackendConnection | undefined {
+  tryAcquire(user: string, settings: Settings, options?: AcquireOptions): BackendConnection | undefined {
     if (options?.beside) this.#besideAtMs = this.#options.now();
-    if (this.#lent.size >= this.#limitFor(needOf(options))) return undefined;
-    return this.#takeIdle(user, settings);
+    const need = needOf(options);
+    if (this.#shut || this.#lent.size >= this.#limitFor(need)) return undefined;
+    const { perRole, perTenant } = this.#limits;
+    if ((perRole ?? perTenant) !== undefined && !this.#isWithinLimits(user, need, options?.tenant))
+      return undefined;
+    return this.#takeIdle(user, settings, options?.tenant);
   }
 
-  #takeIdle(user: string, settings: Settings): BackendConnection | undefined {
+  #isWithinLimits(user: string, need: Need, tenant: Tenant): boolean {
+    if (!this.#fits(user, need)) return false;
+    if (need !== NEED.ordinary || typeof tenant !== 'string') return true;
+    return this.#held.of(tenant) < this.#shareOf(this.#limits.perTenant);
+  }
+
+  #lend(connection: BackendConnection, tenant: Tenant): void {
+    connection.lentTo = tenant;
+    this.#lent.add(connection);
+    this.#held.count(tenant, 1);
+  }
+
+  /** False: it was not lent. */
+  #takeBack(connection: BackendConnection): boolean {
+    if (!this.#lent.delete(connection)) return false;
+    this.#held.count(connection.lentTo, -1);
+    connection.lentTo = undefined;
+    return true;
+  }
+
+  /** May one more be lent to this role? */
+  #fits(user: string, need: Need): boolean {
+    if (this.#lent.size >= this.#limitFor(need)) return false;
+    if (need !== NEED.ordinary || this.#limits.perRole === undefined) return true;
+    let held = this.#openingByUser.get(user) ?? 0;
+    for (const connection of this.#lent) if (connection.user === user) held++;
+    return held < this.#shareOf(this.#limits.perRole);
+  }
+
+  /** Of a limit of the router as a whole. */
+  #shareOf(limit: number | undefined): number {
+    if (limit === undefined) return Number.POSITIVE_INFINITY;
+    return Math.max(1, Math.ceil((limit * this.#share) / this.#options.connectionsMax));
+  }
+
+  #takeIdle(user: string, settings: Settings, tenant: Tenant): BackendConnection | undefined {
     const idle = this.#idle.get(user);
     if (!idle || idle.length === 0) return undefined;
     let at = idle.length - 1;
@@ -149,7 +229,7 @@ export class NodePool {
     }
     const connection = at === idle.length - 1 ? idle.pop()! : idle.splice(at, 1)[0]!;
     this.#idleCount--;
-    this.#lent.add(connection);
+    this.#lend(connection, tenant);
     return connection;
   }
 
@@ -162,31 +242,36 @@ export class NodePool {
   acquire(
     user: string,
     settings: Settings,
-    options: { readonly ticket?: AcquireTicket; readonly beside?: boolean; readonly brief?: boolean } = {},
+    options: AcquireOptions & { readonly ticket?: AcquireTicket } = {},
   ): Promise<BackendConnection> {
     const { ticket } = options;
     const need = needOf(options);
+    if (this.#shut) return Promise.reject(this.#shut);
     const idle = this.tryAcquire(user, settings, options);
     if (idle) return Promise.resolve(idle);
     const now = this.#options.now();
     if (this.#isBackingOff(user) && !this.#mayWaitForOthers(user)) return Promise.reject(this.#failure);
-    if (this.#waiters.length >= BOUNDS.acquireWaitersMax)
+    if (this.#line.count >= BOUNDS.acquireWaitersMax)
       return Promise.reject(tooManyConnections('too many statements wait for a backend connection'));
     return new Promise((resolve, reject) => {
       const waiter: Waiter = {
         user,
         settings,
-        resolve,
+        resolve: (connection) => {
+          this.counters.waits.record(this.#options.now() - now);
+          resolve(connection);
+        },
         reject,
+        tenant: options.tenant,
+        sinceMs: now,
         deadlineMs: now + this.#acquireTimeoutMs,
         need,
-        gone: false,
+        waits: false,
       };
       if (ticket) ticket.giveUp = () => this.#giveUp(waiter);
-      const behind = need === NEED.ordinary ? -1 : this.#waiters.findIndex((other) => other.need < need);
-      this.#waiters.splice(behind < 0 ? this.#waiters.length : behind, 0, waiter);
+      this.#line.add(waiter);
       this.#openForWaiters();
-      if (this.#waiters.length > this.#opening) this.onScarcity?.();
+      if (this.#line.count > this.#opening) this.onScarcity?.();
     });
   }
 
@@ -197,36 +282,34 @@ export class NodePool {
     connection.onAnswered = undefined;
     // Whoever had it may have stopped it for a client that does not read.
     connection.resumeReading();
-    if (connection.closed || !this.#lent.delete(connection)) return;
+    if (connection.closed || !this.#takeBack(connection)) return;
     if (this.#closed || this.size >= this.#sizeMaxFor(this.#limit)) {
       connection.destroy();
       return;
     }
-    const at = this.#waiters.findIndex(
-      ({ user, need }) => user === connection.user && this.#lent.size < this.#limitFor(need),
-    );
-    if (at > 0 && this.#isTurnOfAnother(connection.user)) {
-      const { user } = this.#waiters[0]!;
-      connection.destroy();
-      // Its end may have been used for this already.
-      if (this.#mayOpenFor(user) && this.#lent.size + this.#opening < this.#share) this.#open(user);
-      return;
-    }
-    if (at >= 0) {
-      const [waiter] = this.#waiters.splice(at, 1);
-      waiter!.gone = true;
-      this.#lent.add(connection);
-      waiter!.resolve(connection);
-      return;
+    if (this.#line.countOf(connection.user) > 0) {
+      const other = this.#roleInTurn(connection.user);
+      if (other !== undefined) {
+        connection.destroy();
+        // Its end may have been used for this already.
+        if (this.#mayOpenFor(other) && this.#lent.size + this.#opening < this.#share) this.#open(other);
+        return;
+      }
+      const waiter = this.#line.take(connection.user, this.#holding);
+      if (waiter) {
+        this.#lend(connection, waiter.tenant);
+        waiter.resolve(connection);
+        return;
+      }
     }
     connection.idleSinceMs = this.#options.now();
     this.#pushIdle(connection);
-    if (this.#waiters.length > 0) this.#openForWaiters();
+    if (this.#line.count > 0) this.#openForWaiters();
   }
 
   /** Not to be used again: its state is unknown or belongs to a client that has gone. */
   discard(connection: BackendConnection): void {
-    this.#lent.delete(connection);
+    this.#takeBack(connection);
     connection.lessee = undefined;
     connection.onDrain = undefined;
     connection.onAnswered = undefined;
@@ -234,20 +317,28 @@ export class NodePool {
     this.#openForWaiters();
   }
 
-  /** Has the first in line waited long enough, and its role fewer connections than the one that gets one back? */
-  #isTurnOfAnother(user: string): boolean {
-    const first = this.#waiters[0]!;
-    if (this.longestWaitMs < BOUNDS.roleTurnMs || !this.#mayOpenFor(first.user)) return false;
-    // The one that has come back counts as its role's, though it is lent no more.
-    const others = this.#countOf(first.user);
-    return others === 0 || others < this.#countOf(user);
+  /** Which other role has waited long enough, and has so few connections that one of this role's had better be its own? */
+  #roleInTurn(user: string): string | undefined {
+    if (this.#line.userCount < 2) return undefined;
+    const own = this.#countOf(user);
+    let fewest = own;
+    let inTurn: string | undefined;
+    for (const other of this.#line.users) {
+      const waitedMs = this.#options.now() - this.#line.oldest(other)!.sinceMs;
+      if (other === user || waitedMs < BOUNDS.roleTurnMs || !this.#mayOpenFor(other)) continue;
+      const count = this.#countOf(other);
+      // The one that has come back counts as its role's, though it is lent no more. Where it changes nothing for the better, it stays.
+      if ((count > 0 && count + 1 >= own) || (inTurn !== undefined && count >= fewest)) continue;
+      if (!this.#fits(other, NEED.ordinary) && this.#limits.perRole !== undefined) continue;
+      fewest = count;
+      inTurn = other;
+    }
+    return inTurn;
   }
 
   /** Do more wait of this role than connections are being opened for it? */
   #mayOpenFor(user: string): boolean {
-    let missing = -(this.#openingByUser.get(user) ?? 0);
-    for (const waiter of this.#waiters) if (waiter.user === user && ++missing > 0) return true;
-    return false;
+    return this.#line.countOf(user) > (this.#openingByUser.get(user) ?? 0);
   }
 
   /** Lent, idle, or being opened. */
@@ -260,8 +351,8 @@ export class NodePool {
   close(): void {
     this.#closed = true;
     clearInterval(this.#timer);
-    for (const waiter of this.#waiters) waiter.reject(tooManyConnections('the router is shutting down'));
-    this.#waiters = [];
+    for (const waiter of this.#line.removeAll())
+      waiter.reject(tooManyConnections('the router is shutting down'));
     for (const list of this.#idle.values()) for (const connection of [...list]) connection.destroy();
     for (const connection of [...this.#lent]) connection.destroy();
   }
@@ -273,9 +364,9 @@ export class NodePool {
     this.#idleCount++;
   }
 
-  /** How many connections there may be for whoever is first in line. */
+  /** How many connections there may be for those in line with the greatest need. */
   get #limit(): number {
-    return this.#limitFor(this.#waiters[0]?.need ?? NEED.ordinary);
+    return this.#limitFor(this.#line.greatestNeed);
   }
 
   /** How many connections there may be, idle ones and all, where so many may be lent. */
@@ -290,40 +381,46 @@ export class NodePool {
   }
 
   #openForWaiters(): void {
-    if (this.#closed || this.#waiters.length === 0) return;
+    if (this.#closed || this.#line.count === 0) return;
     this.#lendIdle();
     if (this.size >= this.#limit && this.#idleCount === 0) return;
-    for (const least of [NEED.brief, NEED.beside]) {
-      const needy = this.#waiters.filter(({ need }) => need >= least);
-      if (needy.length > 0) this.#openFor(needy, this.#limitFor(least));
-    }
-    this.#openFor(this.#waiters, this.#share);
+    const { greatestNeed } = this.#line;
+    for (const least of [NEED.brief, NEED.beside]) if (greatestNeed >= least) this.#openFor(least);
+    this.#openFor(NEED.ordinary);
   }
 
   /** What is kept for those who hold a connection elsewhere may go to the others as well, once fewer are lent. */
   #lendIdle(): void {
     if (this.#idleCount === 0) return;
-    this.#waiters = this.#waiters.filter((waiter) => {
-      if (this.#lent.size >= this.#limitFor(waiter.need)) return true;
-      const connection = this.#takeIdle(waiter.user, waiter.settings);
-      if (!connection) return true;
-      waiter.gone = true;
-      waiter.resolve(connection);
-      return false;
-    });
+    for (const user of this.#line.users) {
+      while ((this.#idle.get(user)?.length ?? 0) > 0) {
+        const waiter = this.#line.take(user, this.#holding);
+        if (!waiter) break;
+        waiter.resolve(this.#takeIdle(user, waiter.settings, waiter.tenant)!);
+      }
+    }
   }
 
-  #openFor(waiters: readonly Waiter[], limit: number): void {
-    const wanted = new Map<string, number>();
-    for (const waiter of waiters) wanted.set(waiter.user, (wanted.get(waiter.user) ?? 0) + 1);
-    for (const [user, count] of wanted) {
+  /** For those with at least this need, one after the other for the role that has fewest. */
+  #openFor(least: Need): void {
+    const limit = this.#limitFor(least);
+    const wanted: { readonly user: string; missing: number; count: number }[] = [];
+    for (const user of this.#line.users) {
       if (this.#isBackingOff(user)) continue;
-      let missing = count - (this.#openingByUser.get(user) ?? 0);
-      while (missing-- > 0) {
-        if (this.#lent.size + this.#opening >= limit) return;
-        if (this.size >= this.#sizeMaxFor(limit) && !this.#closeIdleOfAnother(user)) return;
-        this.#open(user);
+      const servable = this.#line.countServable(user, least, this.#holding);
+      const missing = servable - (this.#openingByUser.get(user) ?? 0);
+      if (missing > 0) wanted.push({ user, missing, count: this.#countOf(user) });
+    }
+    while (wanted.length > 0 && this.#lent.size + this.#opening < limit) {
+      let next = wanted[0]!;
+      for (const one of wanted) if (one.count < next.count) next = one;
+      if (next.missing-- <= 0 || !this.#fits(next.user, least)) {
+        wanted.splice(wanted.indexOf(next), 1);
+        continue;
       }
+      if (this.size >= this.#sizeMaxFor(limit) && !this.#closeIdleOfAnother(next.user)) return;
+      next.count++;
+      this.#open(next.user);
     }
   }
 
@@ -337,11 +434,12 @@ export class NodePool {
     this.#options.open(user).then(
       (connection) => {
         opened();
+        this.counters.opened++;
         this.#failure = undefined;
         this.serverMajor =
           Number.parseInt(connection.parameters.get('server_version') ?? '', 10) || undefined;
         connection.onClosed = (closed) => this.#onClosed(closed);
-        this.#lent.add(connection);
+        this.#lend(connection, undefined);
         this.release(connection);
       },
       (error: unknown) => {
@@ -352,6 +450,7 @@ export class NodePool {
   }
 
   #onOpenFailed(user: string, error: unknown): void {
+    this.counters.failed++;
     const failure =
       error instanceof PosternError
         ? error
@@ -363,20 +462,57 @@ export class NodePool {
     this.#failureUser = user;
     this.#failedUntilMs = this.#options.now() + BOUNDS.backendConnectBackoffMs;
     if (this.#mayWaitForOthers(user)) return;
-    const rest: Waiter[] = [];
-    for (const waiter of this.#waiters) {
-      if (waiter.user === user) {
-        waiter.gone = true;
-        waiter.reject(failure);
-      } else rest.push(waiter);
-    }
-    this.#waiters = rest;
+    for (const waiter of this.#line.removeAll(user)) waiter.reject(failure);
     this.#openForWaiters();
   }
 
   /** The last connection that was tried could not be opened: what can go elsewhere as well had better. */
   get isDoubtful(): boolean {
-    return this.#failure !== undefined;
+    return this.isLate || this.#failure !== undefined || this.#shut !== undefined;
+  }
+
+  /** Something is amiss with the node. */
+  isLate = false;
+
+  /** Does the node answer nothing? */
+  get isShut(): boolean {
+    return this.#shut !== undefined;
+  }
+
+  get whyShut(): PosternError | undefined {
+    return this.#shut;
+  }
+
+  /** Called at each cut(): whoever waits for the node over another connection than one of these. */
+  readonly dependents = new Set<() => void>();
+
+  /** Told when it begins to be. */
+  onShut: (() => void) | undefined;
+
+  /** Whoever asks, and who is in line, hears `why`; what is lent stays lent. */
+  shut(why: PosternError): void {
+    this.#shut = why;
+    for (const waiter of this.#line.removeAll()) waiter.reject(why);
+    this.onShut?.();
+  }
+
+  /** The node answers: what failed before says nothing any more. */
+  reopen(): void {
+    this.#shut = undefined;
+    this.#failure = undefined;
+  }
+
+  /** Ends the connections to all hosts but `keep`, with what runs on them. */
+  cut(keep: { readonly host: string; readonly port: number } | undefined): void {
+    for (const onCut of [...this.dependents]) onCut();
+    for (const connection of [...this.#lent, ...[...this.#idle.values()].flat()])
+      if (connection.address.host !== keep?.host || connection.address.port !== keep.port)
+        connection.destroy();
+  }
+
+  /** What the router logs in with for this role is another one now: what the server has said of the last holds no longer. */
+  forgive(user: string): void {
+    if (this.#failureUser === user && this.#failure?.sqlState.startsWith('28')) this.#failure = undefined;
   }
 
   #isBackingOff(user: string): boolean {
@@ -403,7 +539,7 @@ export class NodePool {
   }
 
   #onClosed(connection: BackendConnection): void {
-    this.#lent.delete(connection);
+    this.#takeBack(connection);
     const list = this.#idle.get(connection.user);
     const at = list ? list.indexOf(connection) : -1;
     if (at >= 0) {
@@ -415,29 +551,22 @@ export class NodePool {
   }
 
   #giveUp(waiter: Waiter): void {
-    if (waiter.gone) return;
-    waiter.gone = true;
-    this.#waiters = this.#waiters.filter((other) => other !== waiter);
-    waiter.reject(queryCanceled());
+    if (this.#line.remove(waiter)) waiter.reject(queryCanceled());
   }
 
   /** Once a second: time-outs of those in line, and connections idle for too long. */
   #tick(): void {
     const now = this.#options.now();
-    const late = this.#waiters.filter((waiter) => waiter.deadlineMs <= now);
-    if (late.length > 0) {
-      this.#waiters = this.#waiters.filter((waiter) => waiter.deadlineMs > now);
-      for (const waiter of late) {
-        waiter.gone = true;
-        waiter.reject(
-          tooManyConnections(
-            `no connection to node "${this.address.nodeName}" became free within ${this.#acquireTimeoutMs / 1000} s`,
-            'Sessions that stay in a transaction, or need a backend of their own, hold one each.',
-          ),
-        );
-      }
+    for (const waiter of [...this.#line].filter(({ deadlineMs }) => deadlineMs <= now)) {
+      this.#line.remove(waiter);
+      waiter.reject(
+        tooManyConnections(
+          `no connection to node "${this.address.nodeName}" became free within ${this.#acquireTimeoutMs / 1000} s`,
+          'Sessions that stay in a transaction, or need a backend of their own, hold one each.',
+        ),
+      );
     }
-    if (this.#waiters.length > 0) this.#openForWaiters();
+    if (this.#line.count > 0) this.#openForWaiters();
     for (const list of this.#idle.values()) {
       const first = list[0];
       const keptMs = this.size > this.#share ? BOUNDS.besideIdleMs : BOUNDS.backendIdleMs;
@@ -446,7 +575,7 @@ export class NodePool {
   }
 }
 
-function needOf(options: { readonly beside?: boolean; readonly brief?: boolean } = {}): Need {
+function needOf(options: AcquireOptions = {}): Need {
   if (options.brief) return NEED.brief;
   return options.beside ? NEED.beside : NEED.ordinary;
 }

@@ -87,3 +87,11 @@ function setText(name: string, value: string): string {
 function settingName(name: string): string {
   return name.split('.').map(quoteIdentifier).join('.');
 }
+
+/** A time as current_setting() prints it: `500ms`, `10s`, `2min`, `0`; 0 for what is none. */
+export function millisecondsOf(text: string): number {
+  const match = /^(\d+)(us|ms|s|min|h|d)?$/.exec(text);
+  if (!match) return 0;
+  const unit = { us: 0.001, ms: 1, s: 1_000, min: 60_000, h: 3_600_000, d: 86_400_000 }[match[2] ?? 'ms'];
+  return Number(match[1]) * (unit ?? 1);
+}

@@ -1,8 +1,10 @@
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startTestServer, type TestServer } from '../../test/support/servers.ts';
+import { NO_TLS } from '../pg/dsn-tls.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
 import type { BackendConnection } from './connection.ts';
+import { NO_CREDENTIAL } from './credential.ts';
 import { openBackend } from './login.ts';
 import { queryRows } from './typed-query.ts';
 
@@ -13,10 +15,10 @@ let oracle: pg.Client;
 beforeAll(async () => {
   server = await startTestServer();
   connection = await openBackend({
-    address: { nodeId: 1, nodeName: 'n1', host: '127.0.0.1', port: server.port },
+    address: { nodeId: 1, nodeName: 'n1', host: '127.0.0.1', port: server.port, tls: NO_TLS },
     database: 'postgres',
     user: 'postgres',
-    password: undefined,
+    credential: NO_CREDENTIAL,
     flushQueue: new FlushQueue(),
     keepalives: false,
   });

@@ -9,8 +9,51 @@ export const BOUNDS = {
   serverFrameBytesMax: 1024 * 1024 * 1024 - 1,
   /** Clients at once. */
   clientsMax: 10_000,
+  /** Places beyond all limits on clients, for the role of the control path: somebody has to be able to look what is the matter. */
+  reservedClients: 3,
+  /** Clients that have logged in and wait for a place, and for how long. */
+  queuedClientsMax: 1_000,
+  clientQueueMs: 10_000,
+  /** Clients that have not logged in yet: in all, and from one address (not loopback). Those beyond that say least have to go. */
+  loginsMax: 1_000,
+  loginsPerAddress: 200,
+  /** A name of a tenant, as a client gives it at its start. */
+  tenantLengthMax: 200,
+  /** How often all sessions are looked at for time-outs: by so much one may be late. */
+  timeoutLookMs: 100,
+  /** A client that takes none of its output for so long is closed. */
+  clientStalledMs: 900_000,
+  /** A client's connection is tried when it has been quiet for so long, and ten times after that, a second apart. */
+  clientKeepAliveMs: 30_000,
+  /** How long clients have to end their transactions when a router or a worker of it stops. */
+  drainTimeoutMs: 30_000,
+  /** Sessions that are to leave are looked at this often. */
+  departureLookMs: 20,
+  /** Between the first sessions that are handed to a process, so many of them. */
+  handoverGapMs: 30,
+  handoverSlowFirst: 30,
+  /** Texts of prepared statements and unread bytes of a session that goes on in another process. */
+  handoverBytesMax: 4 * 1024 * 1024,
+  /** Roles of which a process remembers what home says of them, and names of which it says that there is no such role. */
+  rolesKnownMax: 10_000,
+  rolesMissingMax: 1_000,
+  /** Names that may wait at once for home to be asked for them, at a login. */
+  roleLookupsWaitingMax: 1_000,
+  /** What a client may have the router hash a password by: half a second of a thread. */
+  scramIterationsMax: 1_000_000,
+  /** Passwords sent in the clear that are checked at once, each at the cost of a login at home or of a thread; and how many may wait. */
+  passwordChecksMax: 4,
+  passwordChecksWaitingMax: 1_000,
   /** A client that has not logged in by then is closed. */
   loginTimeoutMs: 60_000,
+  /** How often each node is asked how it is, and by when its answer is due. */
+  healthIntervalMs: 1_000,
+  /** A node that has answered nothing for this long is sent nothing any more. */
+  unresponsiveAfterMs: 3_000,
+  /** What has waited this long for a node that answers nothing is given up. */
+  cutAfterMs: 15_000,
+  /** How long a router that starts waits for its home node. */
+  startupMs: 30_000,
   /** TCP connect, login and first ReadyForQuery of a backend connection. */
   backendConnectTimeoutMs: 5_000,
   /** After a failed connect, others to the same node fail at once for this long. */
@@ -160,4 +203,15 @@ export const BOUNDS = {
   decisionGateSettleMs: 100,
   /** Opening snapshots or cursors; after this, decisions go on and the read fails. */
   decisionsHeldMs: 2_000,
+  /** Channels that sessions of a process listen to together, and one of them. */
+  notificationChannelsMax: 10_000,
+  notificationChannelsOfSessionMax: 1_000,
+  /** Notifications for a session that is in a transaction, or doesn't read; it is ended beyond. */
+  notificationBytesMax: 4 * 1024 * 1024,
+  /** How long the connections that listen are kept when nobody listens. */
+  notificationIdleMs: 10_000,
+  /** How often nodes that were away when sessions began to listen are looked for. */
+  notificationRetryMs: 2_000,
+  /** Connecting there, and each LISTEN. */
+  notificationAnswerMs: 3_000,
 } as const;

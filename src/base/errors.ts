@@ -77,6 +77,26 @@ export function cannotConnect(nodeName: string, cause: string): PosternError {
   });
 }
 
+/** A node stores another password, or another verifier of the same one, than the client has proved. No retry helps before it is changed. */
+export function otherVerifier(nodeName: string, user: string): PosternError {
+  return new PosternError({
+    sqlState: '28P01',
+    message: `node "${nodeName}": password authentication failed for user "${user}"`,
+    detail: `That node's SCRAM verifier of the role is not the one by which the client has logged in.`,
+    hint: `Give all nodes the same one: ALTER ROLE … PASSWORD through the router. A client that has logged in before the change logs in again.`,
+  });
+}
+
+/** A node has answered nothing for some seconds, and nothing is sent to it. A retry is safe, once it answers. */
+export function nodeUnresponsive(nodeName: string, since: string): PosternError {
+  return new PosternError({
+    sqlState: '08001',
+    message: `node "${nodeName}" does not answer`,
+    detail: `It has answered nothing since ${since}.`,
+    hint: 'Postern asks it every second, and goes on when it answers.',
+  });
+}
+
 /** The same error where there are other nodes, for a client to know. Others pass as they are. */
 export function besideOtherNodes(error: unknown): unknown {
   if (!(error instanceof PosternError) || error.sqlState !== '08001') return error;
@@ -179,7 +199,91 @@ export function shuttingDown(): PosternError {
   });
 }
 
+/** Notifications may have been lost. Connect again, LISTEN, and look at what has changed meanwhile. */
+export function listeningInterrupted(nodeName: string): PosternError {
+  return new PosternError({
+    sqlState: '57P01',
+    message: 'terminating connection because notifications may have been lost',
+    detail: `The router's connection to node "${nodeName}" that listens for its sessions was interrupted.`,
+    hint: 'Connect again, LISTEN, and look at what has changed meanwhile.',
+    severity: 'FATAL',
+  });
+}
+
+/** A session that listens takes too little of what it is told. Connect again, as after listeningInterrupted(). */
+export function tooManyNotifications(): PosternError {
+  return new PosternError({
+    sqlState: '57P01',
+    message: 'terminating connection because too many notifications wait for it',
+    hint: 'A connection that listens has to read what comes, and should have no long transactions.',
+    severity: 'FATAL',
+  });
+}
+
 /** The client's cancel request, while its statement still waited in the router. Nothing was sent. */
 export function queryCanceled(): PosternError {
   return new PosternError({ sqlState: '57014', message: 'canceling statement due to user request' });
+}
+
+/**
+ * More clients than the configuration allows, in PostgreSQL's words. `waitedMs` 0: there was no room to wait either. A retry is safe,
+ * later.
+ */
+export function clientLimitReached(refusal: {
+  readonly limit: 'clients' | 'role' | 'database' | 'tenant';
+  readonly name: string;
+  readonly max: number;
+  readonly waitedMs: number;
+}): PosternError {
+  const { limit, name, max, waitedMs } = refusal;
+  const message =
+    limit === 'clients' ? 'sorry, too many clients already' : `too many connections for ${limit} "${name}"`;
+  const waited = waitedMs > 0 ? `, and none has left within ${(waitedMs / 1_000).toFixed(1)} s` : '';
+  return new PosternError({
+    sqlState: '53300',
+    message,
+    detail: `The router lets in ${max}${waited}.`,
+    severity: 'FATAL',
+  });
+}
+
+/** Too many have not logged in yet, and this one has said least. A retry is safe. */
+export function tooManyLogins(): PosternError {
+  return new PosternError({
+    sqlState: '53300',
+    message: 'too many connections have not logged in yet',
+    hint: 'Try again.',
+    severity: 'FATAL',
+  });
+}
+
+/** In PostgreSQL's words. What ran has not taken place; retry the transaction if its time-out may be longer. */
+export function statementTimedOut(): PosternError {
+  return new PosternError({ sqlState: '57014', message: 'canceling statement due to statement timeout' });
+}
+
+/** In PostgreSQL's words. Nothing was under way: connect again. */
+export function idleTimedOut(): PosternError {
+  return new PosternError({
+    sqlState: '57P05',
+    message: 'terminating connection due to idle-session timeout',
+    severity: 'FATAL',
+  });
+}
+
+/** In PostgreSQL's words. The transaction was rolled back; a new connection may run it again. */
+export function idleInTransactionTimedOut(): PosternError {
+  return new PosternError({
+    sqlState: '25P03',
+    message: 'terminating connection due to idle-in-transaction timeout',
+    severity: 'FATAL',
+  });
+}
+
+/** What only the start-up packet decides, in PostgreSQL's words. */
+export function fixedAtStartUp(name: string): PosternError {
+  return new PosternError({
+    sqlState: '55P02',
+    message: `parameter "${name}" cannot be set after connection start`,
+  });
 }

@@ -26,3 +26,15 @@ export async function storeNodeAddresses(
     if (changed.length > 0) await bumpEpoch(home);
   });
 }
+
+/** Names of the nodes that have been part of the cluster: none where there is no catalog yet. */
+export async function joinedNodes(home: ControlConnection): Promise<ReadonlySet<string>> {
+  const [found] = await home.query<{ there: boolean }>(
+    `SELECT to_regclass('${INTERNAL_SCHEMA}.node_addresses') IS NOT NULL AS there`,
+  );
+  if (!found?.there) return new Set();
+  const rows = await home.query<{ name: string }>(
+    `SELECT node_name AS name FROM ${INTERNAL_SCHEMA}.nodes JOIN ${INTERNAL_SCHEMA}.node_addresses USING (node_id)`,
+  );
+  return new Set(rows.map(({ name }) => name));
+}

@@ -13,6 +13,8 @@ export interface Finding {
   readonly message: string;
   /** What to do about it, or which features are off until then. */
   readonly hint: string;
+  /** What to run on that node for it, as a role that may. */
+  readonly run?: readonly string[] | undefined;
 }
 
 export interface NodeFacts {
@@ -59,9 +61,11 @@ export async function readNodeFacts(connection: ControlConnection): Promise<Node
 /** `connectionsPerNode`: how many the router will open at most to each node. */
 export function judgeNode(facts: NodeFacts, connectionsPerNode: number): readonly Finding[] {
   const findings: Finding[] = [];
-  const add = (severity: Finding['severity'], message: string, hint: string) => {
-    findings.push({ node: facts.node, severity, message, hint });
+  const add = (severity: Finding['severity'], message: string, hint: string, ...run: string[]) => {
+    findings.push({ node: facts.node, severity, message, hint, ...(run.length > 0 && { run }) });
   };
+  const set = (name: string, value: string) => `ALTER SYSTEM SET ${name} = ${value}`;
+  const reload = 'SELECT pg_reload_conf()';
   const major = Math.floor(facts.versionNumber / 10_000);
   if (major < VERSION_MIN) {
     add('error', `it runs PostgreSQL ${facts.version}`, `Postern needs PostgreSQL ${VERSION_MIN} or later.`);
@@ -104,13 +108,21 @@ export function judgeNode(facts: NodeFacts, connectionsPerNode: number): readonl
     );
   }
   if (!facts.fsync) {
-    add('warning', 'fsync is off', 'A crash of that machine can destroy its data. Set fsync = on.');
+    add(
+      'warning',
+      'fsync is off',
+      'A crash of that machine can destroy its data. Set fsync = on.',
+      set('fsync', 'on'),
+      reload,
+    );
   }
   if (facts.synchronousCommit === 'off') {
     add(
       'warning',
       'synchronous_commit is off',
       'A crash can lose commits that clients were told of. Set it to on.',
+      set('synchronous_commit', "'on'"),
+      reload,
     );
   }
   if (facts.maxPreparedTransactions === 0) {
@@ -118,6 +130,7 @@ export function judgeNode(facts: NodeFacts, connectionsPerNode: number): readonl
       'warning',
       'max_prepared_transactions is 0',
       'Off: transactions that write on several nodes, and moving buckets. Set it to 100 and restart that server.',
+      set('max_prepared_transactions', '100'),
     );
   }
   if (facts.walLevel !== 'logical') {
@@ -125,6 +138,7 @@ export function judgeNode(facts: NodeFacts, connectionsPerNode: number): readonl
       'warning',
       `wal_level is ${facts.walLevel}`,
       'Off: moving buckets between nodes. Set wal_level = logical and restart that server.',
+      set('wal_level', "'logical'"),
     );
   }
   if (!facts.mayReplicate) {
@@ -132,6 +146,7 @@ export function judgeNode(facts: NodeFacts, connectionsPerNode: number): readonl
       'warning',
       `role "${facts.role}" may not replicate`,
       `Off: moving buckets. ALTER ROLE "${facts.role}" REPLICATION.`,
+      `ALTER ROLE "${facts.role}" REPLICATION`,
     );
   }
   if (!facts.postgresFdw) {

@@ -22,6 +22,7 @@ import { localLookups, lookupsTable, NEWEST_LOOKUP_OBJECT } from './lookup-objec
 import { CATALOG_SCHEMA, LEAF_SCHEMA, type NodeInfo } from './map.ts';
 import { placementObjects } from './placement-objects.ts';
 import { GUARD_IS_THERE, GUARD_OBJECTS } from './reference-guard.ts';
+import { routerObjects } from './router-registry.ts';
 import { keyPads, NEWEST_SIGNED_OBJECT, signedObjects } from './signed-statements.ts';
 import { statementObjects } from './statement-objects.ts';
 import { viewDefinitions, viewsAreThere } from './views.ts';
@@ -40,6 +41,8 @@ const TABLE_LOCK_CLASS = LOCK_CLASS + 1;
 export const CREATE_CATALOG_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASS}, 0)`;
 /** Held by whoever makes a sharded table, from before its name is taken until it is ready. */
 export const PLACEMENT_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASS}, 1)`;
+/** Held by a router that takes a slot (router-registration.ts), to the end of its transaction. */
+export const ROUTERS_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASS}, 4)`;
 /** The key of the session lock of whoever measures the sharded tables. */
 export const FIGURES_LOCK_KEY = `${LOCK_CLASS}, 3`;
 /** The first half of the session lock of a job on a table (ddl/jobs.ts). */
@@ -173,7 +176,8 @@ CREATE SCHEMA IF NOT EXISTS ${CATALOG_SCHEMA};
 REVOKE ALL ON SCHEMA ${CATALOG_SCHEMA} FROM PUBLIC;
 GRANT USAGE ON SCHEMA ${CATALOG_SCHEMA} TO PUBLIC;
 ${placementObjects(INTERNAL_SCHEMA)}
-${statementObjects(INTERNAL_SCHEMA)}`;
+${statementObjects(INTERNAL_SCHEMA)}
+${routerObjects(INTERNAL_SCHEMA)}`;
 
 export interface CatalogIdentity {
   readonly clusterId: string;
@@ -308,18 +312,24 @@ export async function ensureNode(
     if (!functions?.commit) await connection.query(commitObjects(INTERNAL_SCHEMA));
     if (!functions?.signed) await connection.query(signedObjects(INTERNAL_SCHEMA));
     if (!functions?.lookups) await connection.query(localLookups(INTERNAL_SCHEMA));
-    if (clusterKey) {
+    // A node that is read-only for a while is joined all the same: nothing is written that is there.
+    const [has] = await connection.query<{ key: boolean; node: boolean }>(
+      `SELECT EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.local_key) AS key, EXISTS (SELECT FROM ${INTERNAL_SCHEMA}.local_node) AS node`,
+    );
+    if (clusterKey && !has?.key) {
       const { inner, outer } = keyPads(clusterKey, node.id);
       await connection.query(
         `INSERT INTO ${INTERNAL_SCHEMA}.local_key (inner_pad, outer_pad) VALUES ($1, $2) ON CONFLICT DO NOTHING`,
         [inner, outer],
       );
     }
-    await connection.query(
-      `INSERT INTO ${INTERNAL_SCHEMA}.local_node (cluster_id, node_id, node_name) VALUES ($1, $2, $3)
-       ON CONFLICT DO NOTHING`,
-      [clusterId, node.id, node.name],
-    );
+    if (!has?.node) {
+      await connection.query(
+        `INSERT INTO ${INTERNAL_SCHEMA}.local_node (cluster_id, node_id, node_name) VALUES ($1, $2, $3)
+         ON CONFLICT DO NOTHING`,
+        [clusterId, node.id, node.name],
+      );
+    }
     const rows = await connection.query<{ cluster_id: string; node_id: number; node_name: string }>(
       `SELECT cluster_id, node_id, node_name FROM ${INTERNAL_SCHEMA}.local_node`,
     );

@@ -71,7 +71,7 @@ CREATE TABLE IF NOT EXISTS ${internalSchema}.local_key (
 );
 REVOKE ALL ON ${internalSchema}.local_key FROM PUBLIC;
 CREATE OR REPLACE FUNCTION ${COMMIT_SCHEMA}.carry_out(statement text, returns bool, signature text) RETURNS json
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '10s' AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '10s' SET jit = off AS $body$
 DECLARE
   expected text;
   result json;

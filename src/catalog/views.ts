@@ -5,6 +5,7 @@
  */
 import { quoteLiteral } from '../pg/identifier.ts';
 import { CATALOG_SCHEMA, LEAF_SCHEMA } from './map.ts';
+import { ROUTERS_VIEW } from './router-registry.ts';
 import { STATEMENTS_VIEW } from './statement-objects.ts';
 
 interface View {
@@ -95,6 +96,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2`,
       },
     },
     { ...STATEMENTS_VIEW, query: STATEMENTS_VIEW.query(internal) },
+    { ...ROUTERS_VIEW, query: ROUTERS_VIEW.query(internal) },
     {
       name: 'prepared',
       comment:

@@ -11,6 +11,7 @@
 import type { PosternError } from '../base/errors.ts';
 import { cannotConnect } from '../base/errors.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
+import { Reconnecting } from '../platform/reconnecting.ts';
 import { type ClusterMap, emptyMap, type NodeInfo } from './map.ts';
 import { CATALOG_CHANNEL } from './schema.ts';
 import { loadMap, loadMark } from './store.ts';
@@ -41,11 +42,11 @@ export class CatalogWatcher {
   readonly #options: CatalogWatcherOptions;
   #current: ClusterMap;
   #mark = '';
-  #connection: ControlConnection | undefined;
+  readonly #link: Reconnecting;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
-  #reconnectDelayMs = RECONNECT_DELAY_MS_FIRST;
   #loadedAtMs = Number.NEGATIVE_INFINITY;
+  #heardAtMs = Number.NEGATIVE_INFINITY;
   /** The load that runs now, and the one that starts after it for those who asked in the meantime. */
   #running: Promise<ClusterMap> | undefined;
   #queued: Promise<ClusterMap> | undefined;
@@ -53,6 +54,17 @@ export class CatalogWatcher {
   constructor(options: CatalogWatcherOptions) {
     this.#options = options;
     this.#current = emptyMap(options.nodes, options.homeNode.id);
+    this.#link = new Reconnecting({
+      open: () => this.#open(),
+      firstMs: RECONNECT_DELAY_MS_FIRST,
+      maxMs: RECONNECT_DELAY_MS_MAX,
+      onAway: () => options.log.warn('the catalog is away; the map that is known goes on serving'),
+      onBack: () => {
+        options.log.info('the catalog is back');
+        this.#refreshQuietly();
+        this.#schedulePoll();
+      },
+    });
   }
 
   get current(): ClusterMap {
@@ -61,12 +73,17 @@ export class CatalogWatcher {
 
   /** False while the home node can't be asked: `current` may be out of date. */
   get available(): boolean {
-    return this.#connection !== undefined;
+    return this.#link.current !== undefined;
+  }
+
+  /** How long ago the map was known to be the catalog's, in ms; Infinity: never. */
+  get silentMs(): number {
+    return performance.now() - this.#heardAtMs;
   }
 
   /** Resolves with the first map loaded; rejects if the catalog can't be reached now. */
   async start(): Promise<void> {
-    await this.#connect();
+    await this.#link.start();
     await this.refresh();
     this.#schedulePoll();
   }
@@ -95,12 +112,10 @@ export class CatalogWatcher {
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
-    const connection = this.#connection;
-    this.#connection = undefined;
-    await connection?.close();
+    await this.#link.stop();
   }
 
-  async #connect(): Promise<void> {
+  async #open(): Promise<ControlConnection> {
     const connection = await ControlConnection.open({
       nodeName: this.#options.homeNode.name,
       dsn: this.#options.dsn,
@@ -114,60 +129,27 @@ export class CatalogWatcher {
       connection.destroy();
       throw error;
     }
-    if (this.#stopped || connection.lost) {
-      connection.destroy();
-      throw this.#away('the connection was closed');
-    }
-    connection.onLost(() => this.#onLost(connection));
-    this.#connection = connection;
-    this.#reconnectDelayMs = RECONNECT_DELAY_MS_FIRST;
-  }
-
-  #onLost(connection: ControlConnection): void {
-    if (this.#connection !== connection) return;
-    this.#connection = undefined;
-    if (this.#stopped) return;
-    this.#options.log.warn('the catalog is away; the map that is known goes on serving');
-    this.#scheduleReconnect();
-  }
-
-  #scheduleReconnect(): void {
-    clearTimeout(this.#timer);
-    if (this.#stopped) return;
-    const delayMs = this.#reconnectDelayMs;
-    this.#reconnectDelayMs = Math.min(delayMs * 2, RECONNECT_DELAY_MS_MAX);
-    this.#timer = setTimeout(() => void this.#reconnect(), delayMs);
-  }
-
-  async #reconnect(): Promise<void> {
-    try {
-      await this.#connect();
-    } catch {
-      this.#scheduleReconnect();
-      return;
-    }
-    this.#options.log.info('the catalog is back');
-    this.#refreshQuietly();
-    this.#schedulePoll();
+    return connection;
   }
 
   #schedulePoll(): void {
     clearTimeout(this.#timer);
-    if (this.#stopped || !this.#connection) return;
+    if (this.#stopped || !this.#link.current) return;
     this.#timer = setTimeout(() => void this.#poll(), POLL_INTERVAL_MS);
   }
 
   async #poll(): Promise<void> {
-    const connection = this.#connection;
+    const connection = this.#link.current;
     if (!connection) return;
     try {
       const mark = await loadMark(connection);
       if (mark !== this.#mark) await this.refresh();
+      this.#heardAtMs = performance.now();
     } catch (error) {
       this.#failed(connection, error);
     }
-    // A lost connection has set the reconnect timer meanwhile, or a new connection its own poll.
-    if (this.#connection === connection) this.#schedulePoll();
+    // A new connection has its own poll.
+    if (this.#link.current === connection) this.#schedulePoll();
   }
 
   #refreshQuietly(): void {
@@ -177,7 +159,7 @@ export class CatalogWatcher {
   async #load(): Promise<ClusterMap> {
     const waitMs = this.#loadedAtMs + LOAD_INTERVAL_MS_MIN - performance.now();
     if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
-    const connection = this.#connection;
+    const connection = this.#link.current;
     if (!connection) throw this.#away('no connection to the catalog');
     this.#loadedAtMs = performance.now();
     try {
@@ -190,6 +172,7 @@ export class CatalogWatcher {
         this.#options.log.warn(`the catalog went back from epoch ${this.#current.epoch} to ${map.epoch}`);
       }
       this.#mark = mark;
+      this.#heardAtMs = performance.now();
       if (changed || map.epoch !== this.#current.epoch) {
         this.#current = map;
         this.#options.onMap(map);
@@ -205,8 +188,7 @@ export class CatalogWatcher {
   #failed(connection: ControlConnection, error: unknown): void {
     const message = error instanceof Error ? error.message : String(error);
     this.#options.log.warn(`the catalog could not be read: ${message}`);
-    connection.destroy();
-    this.#onLost(connection);
+    this.#link.giveUp(connection, message);
   }
 
   #away(cause: string): PosternError {

@@ -63,7 +63,8 @@ async function withRouter(cluster: EmbeddedCluster, options: UpOptions, interrup
     );
     const dsn = applicationDsn(cluster, router.port);
     if (options.measure) {
-      await demonstrate({ cluster, routerDsn: dsn, isQuick: options.quick === true, signal, print });
+      const { quick = false, seconds } = options;
+      await demonstrate({ cluster, routerDsn: dsn, isQuick: quick, seconds, signal, print });
     }
     if (options.once !== true && !signal.aborted) {
       print(readyText(cluster, dsn));

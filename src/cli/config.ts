@@ -1,10 +1,19 @@
 /** postern.yaml: one file, one schema, parsed once, frozen, passed in. Secrets come from files or the environment. */
 import { readFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import { parse, YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import { invalidParameter } from '../base/errors.ts';
-import { parseDsn } from '../pg/dsn.ts';
+import { formatDsn, parseDsn } from '../pg/dsn.ts';
+import { authOptions, authShape } from './config-auth.ts';
+import { bypassOptions, bypassSchema } from './config-bypass.ts';
+import { drainOptions, drainSchema } from './config-drain.ts';
+import { healthOptions, healthSchema } from './config-health.ts';
+import { httpSchema, routerSchema } from './config-http.ts';
+import { limitsOptions, limitsSchema, timeoutsOptions, timeoutsSchema } from './config-limits.ts';
+import { logOptions, logSchema } from './config-log.ts';
+import { type ConfigPlace, readSecret } from './config-secrets.ts';
+import { tlsOptions, tlsSchema, withTlsSpelledOut } from './config-tls.ts';
 import type { RouterOptions } from './router-options.ts';
 import { WORKERS_MAX } from './worker-count.ts';
 
@@ -20,22 +29,6 @@ const nodeSchema = z.strictObject({
   mesh: z.strictObject({ host: z.string().min(1), port: z.number().int().min(1).max(65535) }).optional(),
 });
 
-const userSchema = z
-  .strictObject({
-    name,
-    password_file: z.string().optional(),
-    password_env: z.string().optional(),
-    /** No password is asked for. For loopback and sealed networks only. */
-    trust: z.boolean().optional(),
-  })
-  .refine(
-    (user) =>
-      [user.password_file, user.password_env, user.trust].filter(
-        (given) => given !== undefined && given !== false,
-      ).length === 1,
-    { message: 'give exactly one of password_file, password_env, trust: true' },
-  );
-
 const schema = z
   .strictObject({
     listen: z
@@ -44,23 +37,28 @@ const schema = z
         port: z.number().int().min(0).max(65535).default(6432),
       })
       .default({ host: '127.0.0.1', port: 6432 }),
-    /** Where Prometheus finds /metrics; with workers, each process on the next port. Default: nowhere. */
-    metrics: z
-      .strictObject({
-        host: z.string().default('127.0.0.1'),
-        port: z.number().int().min(0).max(65535),
-      })
-      .optional(),
+    /** Where /metrics, /healthz and /readyz are. Default: nowhere. */
+    http: httpSchema,
+    /** An earlier name of http. */
+    metrics: httpSchema,
+    router: routerSchema,
     database: name,
     /** The node of the catalog and of tables without a door. Default: the first. */
     home: name.optional(),
     nodes: z.array(nodeSchema).min(1).max(512),
-    users: z.array(userSchema).min(1),
+    ...authShape,
     connections_per_node: z.number().int().min(2).max(1000).optional(),
     /** Merge the commits of writes that arrive together. */
     coalesce: z.boolean().optional(),
     /** Processes that share the port. Default: one for four cores. */
     workers: z.number().int().min(1).max(WORKERS_MAX).optional(),
+    health: healthSchema,
+    bypass: bypassSchema,
+    log: logSchema,
+    limits: limitsSchema,
+    timeouts: timeoutsSchema,
+    drain: drainSchema,
+    tls: tlsSchema,
   })
   .refine((config) => new Set(config.nodes.map((node) => node.name)).size === config.nodes.length, {
     message: 'two nodes have the same name',
@@ -95,57 +93,38 @@ export function readConfig(path: string, environment: NodeJS.ProcessEnv): Readon
     );
   }
   const config = parsed.data;
-  const secret = (
-    owner: string,
-    from: { password_file?: string | undefined; password_env?: string | undefined },
-  ) => readSecret({ owner, from, directory: dirname(path), environment });
+  const place = { directory: dirname(path), environment };
   return Object.freeze({
     listen: config.listen,
-    metrics: config.metrics,
+    http: config.http ?? config.metrics,
+    name: config.router?.name,
     database: config.database,
     home: config.home ?? config.nodes[0]!.name,
     nodes: config.nodes.map((node) => ({
       name: node.name,
-      dsn: withPassword(node.dsn, secret(`node "${node.name}"`, node), environment),
+      dsn: spelledOut(node, readSecret(place, `node "${node.name}"`, node), place),
       mesh: node.mesh,
     })),
-    users: config.users.map((user) => ({
-      name: user.name,
-      password: user.trust ? undefined : secret(`user "${user.name}"`, user),
-    })),
+    ...authOptions(config, place),
     connectionsPerNode: config.connections_per_node,
     coalesce: config.coalesce,
     workers: config.workers,
+    health: healthOptions(config.health),
+    bypass: bypassOptions(config.bypass),
+    logging: logOptions(config.log),
+    limits: limitsOptions(config.limits),
+    timeouts: timeoutsOptions(config.timeouts),
+    drain: drainOptions(config.drain),
+    tls: tlsOptions(config.tls, place),
   });
 }
 
-function readSecret(options: {
-  owner: string;
-  from: { password_file?: string | undefined; password_env?: string | undefined };
-  directory: string;
-  environment: NodeJS.ProcessEnv;
-}): string | undefined {
-  const { owner, from, directory, environment } = options;
-  if (from.password_file !== undefined) {
-    try {
-      return readFileSync(resolve(directory, from.password_file), 'utf8').replace(/\r?\n$/, '');
-    } catch {
-      throw invalidParameter(`cannot read the password file of ${owner}: ${from.password_file}`);
-    }
-  }
-  if (from.password_env === undefined) return undefined;
-  const value = environment[from.password_env];
-  if (value === undefined)
-    throw invalidParameter(`the environment has no ${from.password_env}, the password of ${owner}`);
-  return value;
-}
-
 /** The DSN with everything spelled out, so that nothing below reads the environment again. */
-function withPassword(text: string, password: string | undefined, environment: NodeJS.ProcessEnv): string {
-  const dsn = parseDsn(text, environment);
-  const secret = password ?? dsn.password;
-  const host = dsn.host.includes(':') ? `[${dsn.host}]` : encodeURIComponent(dsn.host);
-  const login = `${encodeURIComponent(dsn.user)}${secret === undefined ? '' : `:${encodeURIComponent(secret)}`}`;
-  const query = dsn.sslmode === undefined ? '' : `?sslmode=${dsn.sslmode}`;
-  return `postgres://${login}@${host}:${dsn.port}/${encodeURIComponent(dsn.database)}${query}`;
+function spelledOut(
+  node: { readonly name: string; readonly dsn: string },
+  password: string | undefined,
+  place: ConfigPlace,
+): string {
+  const dsn = parseDsn(node.dsn, place.environment);
+  return formatDsn(withTlsSpelledOut({ ...dsn, password: password ?? dsn.password }, node.name, place));
 }

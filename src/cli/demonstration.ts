@@ -33,6 +33,8 @@ export interface DemonstrationOptions {
   /** The application's address: the router. */
   readonly routerDsn: string;
   readonly isQuick: boolean;
+  /** Of each point, rather than what isQuick says. */
+  readonly seconds: number | undefined;
   readonly signal: AbortSignal;
   readonly print: (line: string) => void;
 }
@@ -65,7 +67,7 @@ async function sweep(
   try {
     return await measureWall({
       ...target,
-      ...(options.isQuick ? QUICK_PACE : PACE),
+      ...pace(options),
       workload: eventsWorkload(),
       clients: CLIENTS,
       protocol: 'prepared',
@@ -77,6 +79,12 @@ async function sweep(
   } finally {
     table.end();
   }
+}
+
+function pace({ isQuick, seconds }: DemonstrationOptions): Pick<MeasureOptions, keyof typeof PACE> {
+  const usual = isQuick ? QUICK_PACE : PACE;
+  if (seconds === undefined) return usual;
+  return { warmupSeconds: Math.min(usual.warmupSeconds, seconds), secondsPerPoint: seconds };
 }
 
 async function report(

@@ -1,4 +1,4 @@
-/** `postern front`: its options. What it does is in run-front.ts, loaded only then. */
+/** `postern front`: its options. What it does is in serve-front.ts, loaded only then. */
 import { type Command, InvalidArgumentError } from 'commander';
 import { contradiction, parseTableName, type TableSwitch } from './coalesce-tables.ts';
 import { WORKERS_MAX } from './worker-count.ts';
@@ -11,6 +11,14 @@ export interface FrontOptions {
   readonly connections: number | undefined;
   readonly coalesce: boolean;
   readonly workers: number | undefined;
+  readonly metrics?: number | undefined;
+  /** Of TLS with clients: files. */
+  readonly tlsCert?: string | undefined;
+  readonly tlsKey?: string | undefined;
+  readonly tlsClientCa?: string | undefined;
+  /** Other roles than the DSN's may log in, with what the server has of them; and where that is read. */
+  readonly passThrough?: boolean | undefined;
+  readonly authQuery?: string | undefined;
   /** Of both options, --coalesce-table and --no-coalesce-table. */
   readonly coalesceTable?: readonly TableSwitch[] | undefined;
 }
@@ -21,7 +29,7 @@ export function registerFrontCommand(program: Command): void {
     .command('front')
     .summary('stand before one server of yours and merge commits')
     .description(
-      'Stands before one unchanged PostgreSQL server (14 to 18) and merges the commits of writes that arrive together. It needs no rights beyond those of the role in the DSN, and changes no schema. Clients log in with the role, the password and the database of the DSN.',
+      'Stands before one unchanged PostgreSQL server (14 to 18) and merges the commits of writes that arrive together. It needs no rights beyond those of the role in the DSN, and changes no schema. Clients log in with the role, the password and the database of the DSN; with --pass-through, with any role.',
     )
     .argument('<dsn>', 'postgres://user:password@host:port/database, or host=… dbname=…')
     .option('--host <address>', 'where to listen', '127.0.0.1')
@@ -31,6 +39,15 @@ export function registerFrontCommand(program: Command): void {
       '--workers <count>',
       'processes to share the work (default: one for four cores)',
       wholeNumber(1, WORKERS_MAX),
+    )
+    .option('--metrics <port>', 'serve /metrics and /readyz there, on loopback', wholeNumber(0, 65_535))
+    .option('--tls-cert <file>', 'certificate for TLS with clients, in PEM (with --tls-key)')
+    .option('--tls-key <file>', 'its private key')
+    .option('--tls-client-ca <file>', 'who signs the certificates of clients')
+    .option('--pass-through', 'let all roles of the server log in with their own passwords')
+    .option(
+      '--auth-query <query>',
+      'how to read those, in place of pg_authid: a query that gives name and password for $1',
     )
     .option('--no-coalesce', 'pass every statement on by itself')
     .option(
@@ -48,7 +65,13 @@ export function registerFrontCommand(program: Command): void {
       if (both !== undefined) {
         command.error(`error: table ${both} is given with --coalesce-table and with --no-coalesce-table`);
       }
-      const { runFront } = await import('./run-front.ts');
+      if ((options.tlsCert === undefined) !== (options.tlsKey === undefined))
+        command.error('error: --tls-cert and --tls-key go together');
+      if (options.tlsClientCa !== undefined && options.tlsCert === undefined)
+        command.error('error: --tls-client-ca goes with --tls-cert and --tls-key');
+      if (options.authQuery !== undefined && !options.passThrough)
+        command.error('error: --auth-query goes with --pass-through');
+      const { runFront } = await import('./serve-front.ts');
       process.exitCode = await runFront(dsn, options);
     });
 }

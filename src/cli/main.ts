@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { registerDoctorCommand } from './doctor.ts';
 import { registerFrontCommand } from './front.ts';
 import { registerServeCommand } from './serve.ts';
 import { registerUpCommand } from './up.ts';
@@ -32,11 +33,13 @@ function program(): Command {
         '  postern wall measure postgres://…        the wall of a server of yours',
         '  postern front postgres://…               before one server of yours, to merge commits',
         '  postern serve -c postern.yaml            the router over servers of yours',
+        '  postern doctor -c postern.yaml           what differs between them, and what to run',
       ].join('\n'),
     );
   registerUpCommand(command);
   registerFrontCommand(command);
   registerServeCommand(command);
+  registerDoctorCommand(command);
   registerWallCommands(command);
   return command;
 }

@@ -16,6 +16,14 @@ export function wholeUpTo(max: number): (text: string) => number {
   };
 }
 
+export function numberUpTo(max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && value > 0 && value <= max) return value;
+    throw new InvalidArgumentError(`It must be a number above 0, up to ${max}.`);
+  };
+}
+
 export function protocolName(text: string): string {
   if (PROTOCOLS.some((name) => name === text)) return text;
   throw new InvalidArgumentError(`It must be one of ${PROTOCOLS.join(', ')}.`);

@@ -1,10 +1,9 @@
 /** Puts a router together: checks the nodes, joins the catalog, opens the pools and listens. */
 
-import { openBackend } from '../backend/login.ts';
-import { NodePool } from '../backend/pool.ts';
+import type { UserEntry } from '../auth/user-entry.ts';
+import type { NodePool } from '../backend/pool.ts';
 import { StatementRegistry } from '../backend/prepared.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { besideOtherNodes, notSupported, PosternError } from '../base/errors.ts';
 import { COALESCING_QUERY } from '../catalog/coalescing.ts';
 import { announceRestart, leaseIdBlocks } from '../catalog/id-sequences.ts';
 import { IdLeases } from '../catalog/ids.ts';
@@ -17,7 +16,7 @@ import type { DdlContext } from '../ddl/context.ts';
 import { sweep } from '../ddl/sweep.ts';
 import { completeReferenceTables } from '../doors/reference/join.ts';
 import { syncSchemas } from '../doors/schema/relations.ts';
-import type { RouterContext, RouterLog } from '../execute/context.ts';
+import type { RouterContext } from '../execute/context.ts';
 import { FunctionFacts } from '../execute/function-facts.ts';
 import { IdChooser, type IdSource } from '../execute/id-chooser.ts';
 import { MESH_NODE_BASE } from '../execute/mesh.ts';
@@ -26,14 +25,14 @@ import { StatefulRelations } from '../execute/stateful-relations.ts';
 import { WriteFactsCache } from '../execute/write-facts.ts';
 import { FiguresRefresher } from '../introspect/figures-refresher.ts';
 import { ClusterMesh } from '../mesh/cluster-mesh.ts';
-import { parseDsn } from '../pg/dsn.ts';
+import type { ClientLogOptions } from '../observe/client-log.ts';
+import type { Log } from '../observe/log.ts';
 import { planQuery } from '../plan/planner.ts';
 import type { ShownCatalogs } from '../plan/resolve.ts';
+import type { ClientTlsOptions } from '../platform/client-tls.ts';
 import { ControlConnection, type ControlConnectionOptions } from '../platform/control-connection.ts';
 import { FlushQueue } from '../platform/flush-queue.ts';
-import type { MetricsServer } from '../platform/metrics-server.ts';
 import { Listener } from '../session/listener.ts';
-import { type UserEntry, Users } from '../session/users.ts';
 import { loadParser } from '../sql/parser.ts';
 import { StatementCounters } from '../statements/counters.ts';
 import { StatementFlusher } from '../statements/flush.ts';
@@ -43,19 +42,50 @@ import { DecisionGate } from '../txn/decision-gate.ts';
 import type { TransactionMetrics } from '../txn/metrics.ts';
 import { DistributedTransactions } from '../txn/registry.ts';
 import { CONTROL_LIMITS, startTransactions } from '../txn/transactions.ts';
-import { checkNodes, joinCluster, optionsOf } from './join-cluster.ts';
+import { cannotListen } from './cannot-listen.ts';
+import { controlRole } from './control-role.ts';
+import { addDoorMetrics, addHealthMetrics } from './door-metrics.ts';
+import { HomeControl } from './home-control.ts';
+import { joinCluster, joinLateNode, optionsOf } from './join-cluster.ts';
+import type { LateNode } from './late-nodes.ts';
+import { LOG_DEFAULTS, openClientLogs } from './log.ts';
+import { type Answer, ownHttp, routerAnswers } from './router-answers.ts';
+import { type AuthenticationConfig, LOGIN_LIMITS, openAuthentication } from './router-auth.ts';
+import { type RouterBypass, watchBypass } from './router-bypass.ts';
 import { runCommand } from './router-commands.ts';
 import { routerDdl } from './router-ddl.ts';
-import { routerMetrics } from './router-metrics.ts';
+import { RouterDoor } from './router-door.ts';
+import { type HealthOptions, RouterHealth } from './router-health.ts';
+import { LISTEN_LIMITS, openHub } from './router-notifications.ts';
 import type { RouterOptions } from './router-options.ts';
-import { forwardCancel, joinWorkers, workerPlace } from './worker-side.ts';
+import { backendOpener, openPool } from './router-pools.ts';
+import {
+  backendsByNode,
+  openRegister,
+  REGISTER_LIMITS,
+  type RegisteredProcess,
+  type RouterRegister,
+  routerIdentity,
+  sessionRoutes,
+} from './router-register.ts';
+import { type ReloadResult, RouterReload } from './router-reload.ts';
+import { openTls } from './router-tls.ts';
+import { joinWorkers, workerPlace } from './worker-side.ts';
 
 export interface Router {
   readonly port: number;
   /** Clients that are logged in now. */
   readonly clientCount: number;
-  /** Where /metrics is, if it is asked for. */
-  readonly metricsPort: number | undefined;
+  /** Where /metrics and /readyz are, if they are asked for and no other process has them. */
+  readonly httpPort: number | undefined;
+  /** What it tells of itself. */
+  readonly answer: Answer;
+  /** Of the clients that are logged in. */
+  sessionIds(): readonly number[];
+  /** See Listener.depart(): all clients leave, and the router can be closed then. */
+  depart(options: Parameters<Listener['depart']>[0]): Promise<void>;
+  /** Goes by new options as far as it can. */
+  reload(options: Partial<RouterOptions>): Promise<ReloadResult>;
   close(): Promise<void>;
 }
 
@@ -72,15 +102,15 @@ const STATEMENTS_LIMITS = {
   lockTimeoutMs: 2_000,
 };
 
-const silentLog: RouterLog = { info() {}, warn() {}, error() {} };
+const silentLog: Log = { info() {}, warn() {}, error() {} };
 
 /** Rejects with a PosternError that says what to do when a node, the catalog or the port can't be used. */
 export async function startRouter(options: RouterOptions): Promise<Router> {
   const log = options.log ?? silentLog;
   const connectionsPerNode = options.connectionsPerNode ?? BOUNDS.connectionsPerNode;
   await loadParser();
-  await checkNodes(options, connectionsPerNode);
-  const { clusterId, nodes, homeNodeId, shown } = await joinCluster(options);
+  const joined = await joinCluster(options, connectionsPerNode);
+  const { clusterId, nodes, homeNodeId, shown, late } = joined;
   const dsnByNode = new Map(nodes.map((node) => [node.id, optionsOf(options, node.name).dsn]));
   const connectControl = (
     nodeId: number,
@@ -117,7 +147,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const completeCopies = async (): Promise<void> => {
     for (const copy of await completeReferenceTables(sharding)) log.info(`reference table ${copy} is there`);
   };
-  await completeCopies();
+  if (late.length === 0) await completeCopies();
   await watcher.start();
   const control = new HomeControl(() => connectControl(homeNodeId));
   const leases = new IdLeases({ lease: (request) => control.use((home) => leaseIdBlocks(home, request)) });
@@ -165,10 +195,22 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const sweeper = setInterval(sweepNow, SWEEP_INTERVAL_MS);
   sweeper.unref();
   sweepNow();
+  const bypass = watchBypass({
+    ...{ options: options.bypass, clusterId, homeNodeId, connect: connectControl, log },
+    nodes: nodes.map((node) => ({ ...node, dsn: dsnByNode.get(node.id)! })),
+  });
   return serveClients({
     ...options,
+    configured: options,
+    reservedRole: controlRole(options),
     log,
+    secret: tokenKey,
     nodes: nodes.map((node) => ({ node, dsn: dsnByNode.get(node.id)! })),
+    late,
+    joinLate: async (node) => {
+      await joinLateNode(options, node, { ...joined, connectionsPerNode });
+      await completeCopies();
+    },
     catalog: watcher,
     shown,
     counters,
@@ -192,7 +234,19 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       ...{ id: clusterId, key: tokenKey, controls: control, beforeStep: options.beforeDdlStep },
     }),
     transactions: transactions.coordinator,
+    listenOn: (nodeId) => connectControl(nodeId, LISTEN_LIMITS),
     meters: transactions.metrics,
+    watch: bypass,
+    register: (own) =>
+      openRegister(
+        {
+          ...{ tokenKey, log, router: routerIdentity(options.name) },
+          heartbeatMs: options.heartbeatMs,
+          open: () => connectControl(homeNodeId, REGISTER_LIMITS),
+        },
+        own,
+      ),
+    mapFacts: () => ({ epoch: watcher.current.epoch, ageMs: watcher.silentMs }),
     decisionGate,
     afterDdl: followSchemas,
     meshOf: (openMeshPool) =>
@@ -221,6 +275,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
     onClose: async () => {
       clearInterval(sweeper);
+      await bypass.stop();
       await figures.stop();
       await statements.stop();
       await decisionGate.close();
@@ -235,14 +290,30 @@ export interface Serving {
   readonly listen: { readonly host: string; readonly port: number };
   readonly database: string;
   readonly users: readonly UserEntry[];
+  readonly authentication?: AuthenticationConfig | undefined;
+  /** Known to this router alone, and to all of its processes: salts of roles that are not there come of it. */
+  readonly secret: Buffer;
+  readonly tls?: ClientTlsOptions | undefined;
   readonly connectionsPerNode?: number | undefined;
   readonly acquireTimeoutMs?: number | undefined;
   readonly loginTimeoutMs?: number | undefined;
+  readonly limits?: RouterOptions['limits'];
+  readonly timeouts?: RouterOptions['timeouts'];
+  /** A role for which places are kept. */
+  readonly reservedRole?: string | undefined;
   readonly coalesce?: boolean | undefined;
   /** A query for the tables that have a switch of their own: rows of (relation oid, merges bool). Default: none have. */
   readonly coalescingSwitches?: string | undefined;
-  readonly log: RouterLog;
+  readonly log: Log;
+  /** Default: LOG_DEFAULTS. */
+  readonly logging?: ClientLogOptions | undefined;
+  /** What a reload compares with. Absent: nothing is configured. */
+  readonly configured?: Partial<RouterOptions> | undefined;
   readonly nodes: readonly { readonly node: NodeInfo; readonly dsn: string }[];
+  readonly health?: HealthOptions | undefined;
+  /** Nodes to be joined when they are back, and how. */
+  readonly late?: readonly LateNode[] | undefined;
+  readonly joinLate?: ((node: NodeInfo) => Promise<void>) | undefined;
   readonly catalog: RouterContext['catalog'];
   /** Default: PostgreSQL's catalogs are read as they are. */
   readonly shown?: ShownCatalogs | undefined;
@@ -259,8 +330,16 @@ export interface Serving {
   readonly meshOf?: (
     openPool: (node: NodeInfo & { readonly dsn: string }, database: string) => NodePool,
   ) => ClusterMesh;
+  /** Opens a connection that listens for clients. Default: each that listens has a backend of its own. */
+  readonly listenOn?: (nodeId: number) => Promise<ControlConnection>;
   readonly meters?: TransactionMetrics | undefined;
-  readonly metrics?: RouterOptions['metrics'];
+  /** Of the map; absent: there is no catalog. */
+  readonly mapFacts?: () => { readonly epoch: number; readonly ageMs: number };
+  readonly http?: RouterOptions['http'];
+  /** Of logins at the nodes. */
+  readonly watch?: RouterBypass | undefined;
+  /** Puts this process into the register of routers. Default: there is none. */
+  readonly register?: (own: RegisteredProcess) => RouterRegister;
   readonly runCommand: RouterContext['runCommand'];
   /** Default: there is no DDL over several nodes. */
   readonly ddl?: RouterContext['ddl'];
@@ -270,33 +349,44 @@ export interface Serving {
 
 export async function serveClients(serving: Serving): Promise<Router> {
   const { control, log } = serving;
+  const tls = openTls(serving.tls, log);
   const flushQueue = new FlushQueue();
-  const users = new Users(serving.users);
   const place = workerPlace();
+  const door = new RouterDoor(serving, { place, reservedRole: serving.reservedRole });
   // For the router as a whole, whatever the number of its processes: each has a share of it.
   const connectionsPerNode = serving.connectionsPerNode ?? BOUNDS.connectionsPerNode;
+  const health = new RouterHealth({ ...serving, homeNodeId: serving.catalog.current.homeNodeId });
   const pools = new Map<number, NodePool>();
+  const home = serving.nodes.find(({ node }) => node.id === serving.catalog.current.homeNodeId)!;
+  const isOnlyNode = serving.nodes.length === 1;
+  const authentication = openAuthentication({
+    ...serving,
+    openControl: () => ControlConnection.open({ nodeName: home.node.name, dsn: home.dsn, ...LOGIN_LIMITS }),
+    openAtHome: backendOpener({ ...home, flushQueue, health, isOnlyNode }).open,
+  });
+  const { authenticator } = authentication;
+  health.adoptControl(authentication.control);
+  const shared = {
+    ...{ ...door.poolLimits(), flushQueue, health },
+    credentialOf: (user: string) => authenticator.credentialOf(user),
+  };
   for (const { node, dsn } of serving.nodes)
-    pools.set(
-      node.id,
-      openPool({
-        node,
-        dsn,
-        connectionsPerNode,
-        acquireTimeoutMs: serving.acquireTimeoutMs,
-        users,
-        flushQueue,
-        isOnlyNode: serving.nodes.length === 1,
-      }),
-    );
-  const mesh = serving.meshOf?.((node, database) =>
-    openPool({
-      ...{ dsn: node.dsn, database, users, flushQueue, isOnlyNode: false },
-      node: { id: MESH_NODE_BASE + node.id, name: node.name },
+    pools.set(node.id, openPool({ ...shared, node, dsn, connectionsPerNode, isOnlyNode }));
+  const meshPools: NodePool[] = [];
+  authenticator.onCredential = (user) => {
+    for (const pool of [...pools.values(), ...meshPools]) pool.forgive(user);
+  };
+  const mesh = serving.meshOf?.((node, database) => {
+    const pool = openPool({
+      ...shared,
+      ...{ dsn: node.dsn, database, isOnlyNode: false },
+      node: { id: node.id, name: node.name },
+      poolId: MESH_NODE_BASE + node.id,
       connectionsPerNode: BOUNDS.meshConnections,
-      acquireTimeoutMs: serving.acquireTimeoutMs,
-    }),
-  );
+    });
+    meshPools.push(pool);
+    return pool;
+  });
   const coalescer = new Coalescer(pools, { merges: serving.coalesce !== false });
   const functions = new FunctionFacts((text) => control.rows(text));
   const distributed = new DistributedTransactions();
@@ -307,7 +397,10 @@ export async function serveClients(serving: Serving): Promise<Router> {
     now: () => performance.now(),
     log,
   });
+  const clientLogs = openClientLogs(log, serving.logging);
+  const notifications = openHub(serving, pools);
   const context: RouterContext = {
+    clientLogs: clientLogs.logs,
     database: serving.database,
     catalog: serving.catalog,
     pools,
@@ -328,19 +421,30 @@ export async function serveClients(serving: Serving): Promise<Router> {
       underWay: () => coalescer.membersByNode(),
     }),
     coalescer,
+    notifications,
     distributed,
     transactions: serving.transactions,
     decisionGate: serving.decisionGate,
-    afterDdl: serving.afterDdl,
+    afterDdl: () => {
+      serving.afterDdl?.();
+      authenticator.doubtRoles();
+    },
+    rolesChange: () => authenticator.doubtRoles(),
     mesh,
     flushQueue,
     log,
     runCommand: serving.runCommand,
     ddl: serving.ddl,
   };
-  const listener = new Listener(context, users, {
-    loginTimeoutMs: serving.loginTimeoutMs,
-    shared: place && { index: place.index, forwardCancel },
+  const register = serving.register?.({
+    clients: () => listener.sessionCount,
+    backends: () => backendsByNode([...pools.values(), ...meshPools]),
+    cancelOwn: (id, secretKey) => void listener.cancelOwn(id, secretKey),
+  });
+  const listener: Listener = new Listener(context, authenticator, {
+    bounds: door.bounds,
+    routes: sessionRoutes(register),
+    tls: tls.clientTls,
   });
   serving.onNewMap(() => {
     context.functions.invalidate();
@@ -357,166 +461,95 @@ export async function serveClients(serving: Serving): Promise<Router> {
   }, WRITE_FACTS_REFRESH_MS);
   refresher.unref();
   deadlocks.start();
-  const { meters, decisionGate } = serving;
-  const metrics =
-    serving.metrics && meters && decisionGate
-      ? routerMetrics({
-          ...{ transactions: meters, distributed, deadlocks, gate: decisionGate },
-          clientCount: () => listener.sessionCount,
-        })
-      : undefined;
+  health.start();
+  const answer = routerAnswers({
+    ...{ listener, pools, coalescer, distributed, deadlocks, register },
+    ...{ clientLogs: clientLogs.logs, transactions: serving.meters, gate: serving.decisionGate },
+    statements: serving.counters,
+    map: () => serving.mapFacts?.(),
+    nodes: () => health.nodes(),
+    others: [
+      tls,
+      authentication,
+      notifications,
+      serving.watch,
+      { addMetrics: (samples) => addHealthMetrics(samples, health) },
+      { addMetrics: (samples) => addDoorMetrics(samples, { listener, ...door.bounds }) },
+    ],
+  });
   const close = async (): Promise<void> => {
     clearInterval(refresher);
-    metrics?.close();
+    http?.close();
     await listener.close();
+    tls.close();
+    await register?.registration.stop();
     coalescer.close();
+    health.stop();
     await deadlocks.stop();
+    await notifications?.close();
     for (const pool of pools.values()) pool.close();
     mesh?.close();
     await control.close();
+    await authentication.close();
+    clientLogs.stop();
     await serving.onClose();
   };
+  // What can change while it serves. Of all else a reload says that it needs a restart.
+  const reload = new RouterReload(serving.configured ?? {}, [
+    // The first process goes by it.
+    { keys: ['drain'], reload: () => {} },
+    tls.reload,
+    {
+      keys: ['limits', 'timeouts'],
+      reload: (next) => door.reload(next, { listener, pools: pools.values() }),
+    },
+    { keys: ['users', 'authentication'], reload: (next) => authentication.reload(next) },
+    { keys: ['logging'], reload: ({ logging }) => clientLogs.logs.reload(logging ?? LOG_DEFAULTS) },
+    ...(serving.watch ? [serving.watch] : []),
+  ]);
   let { port } = serving.listen;
-  let metricsPort: number | undefined;
+  let http: Awaited<ReturnType<typeof ownHttp>>;
+  await authentication.check().catch(async (error: unknown) => {
+    await close().catch(() => {});
+    throw error;
+  });
   // Known from the start, so that it is known while the home node is away.
   await context.relations.load().catch((error: Error) => log.warn(`table definitions: ${error.message}`));
-  if (metrics)
-    metricsPort = await listenForMetrics(metrics, serving.metrics!, place?.index ?? 0).catch(
-      async (error: unknown) => {
-        await close().catch(() => {});
-        throw error;
-      },
-    );
+  await register?.registration.start();
   try {
     if (place) {
       joinWorkers({
         place,
         connections: connectionsPerNode,
         onClient: (client) => listener.take(client),
-        onCancel: (processId, secretKey) => void listener.cancel(processId, secretKey),
+        onSession: (client, session) => listener.adopt(client, session),
+        onExpect: (ids) => listener.expect(ids),
+        onCancel: (processId, secretKey) => void listener.cancelOwn(processId, secretKey),
         onShare: (connections) => {
           for (const pool of pools.values()) pool.share = connections;
         },
         open: () => Math.max(...[...pools.values()].map((pool) => pool.size)),
       });
-    } else port = await listener.listen(serving.listen);
+    } else {
+      port = await listener.listen(serving.listen).catch((error) => {
+        throw cannotListen(serving.listen, error);
+      });
+      http = await ownHttp(serving.http, answer);
+    }
   } catch (error) {
     await close().catch(() => {});
-    throw cannotListen(serving.listen, error as NodeJS.ErrnoException);
+    throw error;
   }
   return {
     port,
-    metricsPort,
+    httpPort: http?.port,
+    answer,
     get clientCount() {
       return listener.sessionCount;
     },
+    sessionIds: () => listener.sessionIds,
+    depart: (how) => listener.depart(how),
+    reload: (options) => reload.reload(options),
     close,
   };
-}
-
-/** Of several processes each has the next port. */
-async function listenForMetrics(
-  metrics: MetricsServer,
-  { host, port }: { readonly host: string; readonly port: number },
-  index: number,
-): Promise<number> {
-  const own = port === 0 ? 0 : port + index;
-  try {
-    return await metrics.listen(host, own);
-  } catch (error) {
-    throw cannotListen({ host, port: own }, error as NodeJS.ErrnoException);
-  }
-}
-
-/** Backends log in as the client's own role, with the password that the router knows for it. */
-function openPool(options: {
-  node: NodeInfo;
-  dsn: string;
-  /** Default: the DSN's. */
-  database?: string;
-  connectionsPerNode: number;
-  acquireTimeoutMs: number | undefined;
-  users: Users;
-  flushQueue: FlushQueue;
-  isOnlyNode: boolean;
-}): NodePool {
-  const { node, users, flushQueue } = options;
-  const dsn = parseDsn(options.dsn);
-  if (dsn.sslmode !== undefined && !['disable', 'allow', 'prefer'].includes(dsn.sslmode)) {
-    throw notSupported(
-      `node "${node.name}": sslmode=${dsn.sslmode} is not there yet on the path of the clients' data`,
-      'Leave sslmode out where the network between the router and its nodes is trusted, or put a TLS tunnel between them.',
-    );
-  }
-  const address = { nodeId: node.id, nodeName: node.name, host: dsn.host, port: dsn.port };
-  return new NodePool({
-    address,
-    connectionsMax: options.connectionsPerNode,
-    acquireTimeoutMs: options.acquireTimeoutMs,
-    now: () => performance.now(),
-    open: (user) =>
-      openBackend({
-        address,
-        database: options.database ?? dsn.database,
-        user,
-        password: users.passwordOf(user) ?? (user === dsn.user ? dsn.password : undefined),
-        flushQueue,
-        // A session that is left behind on one of several nodes holds up the others.
-        keepalives: !options.isOnlyNode,
-      }).catch((error: unknown) => {
-        throw options.isOnlyNode ? error : besideOtherNodes(error);
-      }),
-  });
-}
-
-/** One control connection to the home node for short questions, opened when needed and again after a loss. */
-export class HomeControl {
-  readonly #open: () => Promise<ControlConnection>;
-  #connection: ControlConnection | undefined;
-  #line: Promise<unknown> = Promise.resolve();
-
-  constructor(open: () => Promise<ControlConnection>) {
-    this.#open = open;
-  }
-
-  /** One at a time, in order. */
-  use<T>(work: (home: ControlConnection) => Promise<T>): Promise<T> {
-    const result = this.#line.then(async () => {
-      if (!this.#connection || this.#connection.lost) this.#connection = await this.#open();
-      return work(this.#connection);
-    });
-    this.#line = result.catch(() => {});
-    return result;
-  }
-
-  /** The rows of a query, as texts. */
-  rows(text: string): Promise<(string | null)[][]> {
-    return this.use(async (home) => {
-      const rows = await home.query<Record<string, unknown>>(text);
-      return rows.map((row) => Object.values(row).map((value) => (value === null ? null : String(value))));
-    });
-  }
-
-  async close(): Promise<void> {
-    await this.#connection?.close();
-  }
-}
-
-export function cannotListen(
-  listen: { host: string; port: number },
-  error: NodeJS.ErrnoException,
-): PosternError {
-  const where = `${listen.host}:${listen.port}`;
-  switch (error.code) {
-    case 'EADDRINUSE':
-      return new PosternError({
-        sqlState: '55006',
-        message: `port ${listen.port} is in use`,
-        hint: 'Choose another one with --port, or stop what listens there.',
-      });
-    case 'EACCES':
-      return notSupported(`no permission to listen on ${where}`, 'Choose a port above 1023 with --port.');
-    default:
-      return new PosternError({ sqlState: '58000', message: `cannot listen on ${where}: ${error.message}` });
-  }
 }

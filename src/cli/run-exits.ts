@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { findCpuController } from '../embedded/cpu-quota.ts';
-import { describeDsn, parseDsn } from '../pg/dsn.ts';
+import { describeDsn, parseDsnOfOneServer } from '../pg/dsn.ts';
 import { descriptionOf, EXIT_IDS, type ExitOutcome, type ExitsReport } from '../wall/exits/exit.ts';
 import { EXITS_HEADER, exitLine, exitsHtml, exitsJson, exitsSummary } from '../wall/exits/exits-page.ts';
 import { measurePairs } from '../wall/exits/pairs.ts';
@@ -70,7 +70,7 @@ export async function runExits(dsn: string | undefined, options: ExitsArguments)
     checkWritable([options.json, options.html]);
     await runStages(run);
     const report: ExitsReport = {
-      target: dsn === undefined ? undefined : describeDsn(parseDsn(dsn, process.env)),
+      target: dsn === undefined ? undefined : describeDsn(parseDsnOfOneServer(dsn, process.env)),
       ...{ startedAt, clients: options.clients, windowSeconds: run.pace.windowMs / 1000 },
       model: run.notes.join(' '),
       outcomes: run.outcomes,
@@ -149,7 +149,7 @@ async function givenServer(run: Run): Promise<void> {
     live('preparing …');
     const scratch = run.dsn === undefined ? await stage.scratch() : undefined;
     const dsn = run.dsn ?? `postgres://postgres@127.0.0.1:${scratch!.port}/postgres`;
-    const server = await MeasuredServer.connect(parseDsn(dsn, process.env));
+    const server = await MeasuredServer.connect(parseDsnOfOneServer(dsn, process.env));
     let leftover: string | undefined;
     try {
       await measureSessions(run, { stage, server, dsn });

@@ -1,40 +1,29 @@
 /** Front mode: a router without a catalog, before one server, with nothing but its role's own rights. */
+import { createHash } from 'node:crypto';
 import { notSupported } from '../base/errors.ts';
 import { buildMap } from '../catalog/map.ts';
-import type { RouterLog } from '../execute/context.ts';
-import { describeDsn, parseDsn } from '../pg/dsn.ts';
+import type { Log } from '../observe/log.ts';
+import { formatDsn, parseDsn } from '../pg/dsn.ts';
+import type { ClientTlsOptions } from '../platform/client-tls.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
 import { loadParser } from '../sql/parser.ts';
 import { CONTROL_LIMITS, startTransactions } from '../txn/transactions.ts';
 import { missingTablesQuery, switchesQuery } from './coalesce-tables.ts';
+import type { ConfigPlace } from './config-secrets.ts';
+import { tlsOptions, withTlsSpelledOut } from './config-tls.ts';
 import type { FrontOptions } from './front.ts';
-import { HomeControl, type Router, serveClients } from './router.ts';
-import { runServing } from './serving.ts';
-import { workerPlace } from './worker-side.ts';
+import { HomeControl } from './home-control.ts';
+import { type Router, serveClients } from './router.ts';
+import { ROUTER_ID_VARIABLE, workerPlace } from './worker-side.ts';
 
 const NODE = { id: 1, name: 'primary' };
 
-/** The exit status: 0 after a signal, 1 when it can't start. */
-export function runFront(dsnText: string, options: FrontOptions): Promise<number> {
-  return runServing({
-    workers: options.workers,
-    listen: { host: options.host, port: options.port },
-    connections: options.connections,
-    merges: options.coalesce,
-    announce: (port) =>
-      `listening on ${options.host}:${port}, before ${describeDsn(parseDsn(dsnText, process.env))}`,
-    start: async ({ logger, first }) => {
-      const router = await startFront(dsnText, options, logger);
-      if (first && parseDsn(dsnText, process.env).password === undefined)
-        logger.warn('the DSN has no password: every client that names its role is let in without one');
-      return router;
-    },
-  });
-}
-
-export async function startFront(dsnText: string, options: FrontOptions, log: RouterLog): Promise<Router> {
+export async function startFront(given: string, options: FrontOptions, log: Log): Promise<Router> {
   await loadParser();
-  const dsn = parseDsn(dsnText, process.env);
+  const place = { directory: process.cwd(), environment: process.env };
+  // With all that libpq's variables say, and absolute names of files: nothing below reads the environment again.
+  const dsn = withTlsSpelledOut(parseDsn(given, process.env), NODE.name, place);
+  const dsnText = formatDsn(dsn);
   const control = new HomeControl(() => ControlConnection.open({ nodeName: NODE.name, dsn: dsnText }));
   const [[version, encoding, recovering] = []] = await control.rows(
     `SELECT current_setting('server_version_num')::int / 10000, pg_catalog.getdatabaseencoding(), pg_catalog.pg_is_in_recovery()`,
@@ -65,6 +54,10 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
     listen: { host: options.host, port: options.port },
     database: dsn.database,
     users: [{ name: dsn.user, password: dsn.password }],
+    authentication: { fromNodes: options.passThrough, authQuery: options.authQuery },
+    // Nothing is kept from one start to the next; all processes of this one have the same.
+    secret: createHash('sha256').update(`${process.env[ROUTER_ID_VARIABLE]} ${dsnText}`).digest(),
+    tls: tlsOf(options, place),
     connectionsPerNode: options.connections,
     coalesce: options.coalesce,
     coalescingSwitches: switchesQuery(tables),
@@ -94,4 +87,10 @@ export async function startFront(dsnText: string, options: FrontOptions, log: Ro
     },
     onClose: () => transactions.stop(),
   });
+}
+
+function tlsOf(options: FrontOptions, place: ConfigPlace): ClientTlsOptions | undefined {
+  const { tlsCert, tlsKey, tlsClientCa } = options;
+  if (tlsCert === undefined || tlsKey === undefined) return undefined;
+  return tlsOptions({ certificate_file: tlsCert, key_file: tlsKey, client_ca_file: tlsClientCa }, place);
 }

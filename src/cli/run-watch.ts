@@ -3,7 +3,7 @@
  * Ctrl-C. A server that goes away is asked again until it is back.
  */
 import { appendFileSync, readFileSync } from 'node:fs';
-import { parseDsn } from '../pg/dsn.ts';
+import { parseDsnOfOneServer } from '../pg/dsn.ts';
 import { type MeasuredWall, wallOfReport } from '../wall/watch/measured-wall.ts';
 import { historyLine, parseHistory, RateHistory } from '../wall/watch/rate-history.ts';
 import {
@@ -55,7 +55,7 @@ export async function runWatch(dsn: string, options: WatchOptions): Promise<numb
   const server = { current: undefined as WatchedServer | undefined };
   try {
     // What is wrong from the start is told at once; only what goes away later is waited for.
-    server.current = await WatchedServer.open(parseDsn(dsn, process.env), options.nodeExporter);
+    server.current = await WatchedServer.open(parseDsnOfOneServer(dsn, process.env), options.nodeExporter);
     const port = await metrics?.listen(options.metrics!.host, options.metrics!.port);
     const watch = new Watch({ dsn, options, metrics, server });
     watch.begin(port);
@@ -136,7 +136,7 @@ class Watch {
   private async look(): Promise<Reading | undefined> {
     try {
       this.server.current ??= await WatchedServer.open(
-        parseDsn(this.dsn, process.env),
+        parseDsnOfOneServer(this.dsn, process.env),
         this.options.nodeExporter,
       );
       const sample = await this.server.current.look();

@@ -1,8 +1,10 @@
 /** `postern up`: its options. What it does is in bring-up.ts, loaded only then. */
 import { type Command, InvalidArgumentError } from 'commander';
+import { numberUpTo } from './option-values.ts';
 
 const NODES_MAX = 16;
 const PORT_DEFAULT = 6432;
+const SECONDS_MAX = 600;
 
 export interface UpOptions {
   /** Undefined: as many as the directory holds, or four. */
@@ -11,6 +13,8 @@ export interface UpOptions {
   readonly port: number;
   readonly data: string;
   readonly quick?: boolean;
+  /** Of each point; undefined: what quick says. */
+  readonly seconds: number | undefined;
   readonly once?: boolean;
   readonly measure: boolean;
 }
@@ -30,6 +34,11 @@ export function registerUpCommand(program: Command): void {
     .option('--port <port>', 'where the router listens on 127.0.0.1', wholeNumber(0, 65_535), PORT_DEFAULT)
     .option('--data <directory>', 'where everything is kept between runs', '.postern')
     .option('--quick', 'measure within one minute instead of three')
+    .option(
+      '--seconds <n>',
+      'length of each point (default: 5, or 1.5 with --quick)',
+      numberUpTo(SECONDS_MAX),
+    )
     .option('--once', 'stop after the report instead of staying up')
     .option('--no-measure', 'only start')
     .action(async (options: UpOptions) => {

@@ -2,7 +2,15 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Slo } from '../wall/measure/slo.ts';
 import { WORKLOAD_NAMES } from '../wall/workload/built-in-workloads.ts';
-import { objective, PROTOCOLS, protocolName, scriptFile, wholeUpTo, workloadName } from './option-values.ts';
+import {
+  numberUpTo,
+  objective,
+  PROTOCOLS,
+  protocolName,
+  scriptFile,
+  wholeUpTo,
+  workloadName,
+} from './option-values.ts';
 
 const CLIENTS_MAX = 10_000;
 const SCALE_MAX = 10_000;
@@ -93,12 +101,4 @@ function clientCounts(text: string): number[] {
   const counts = text.split(',').map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : 0));
   if (counts.every((count) => count >= 1 && count <= CLIENTS_MAX)) return counts;
   throw new InvalidArgumentError(`It must be whole numbers from 1 to ${CLIENTS_MAX} with commas, as 1,8,64.`);
-}
-
-function numberUpTo(max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (text.trim() !== '' && value > 0 && value <= max) return value;
-    throw new InvalidArgumentError(`It must be a number above 0, up to ${max}.`);
-  };
 }

@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 import {
   firstShare,
   type ShareState,
+  shareAwaited,
   shareEnded,
+  shareGone,
   shareOut,
   shareReady,
   shareReported,
@@ -50,6 +52,22 @@ describe('the workers’ shares of the connections', () => {
   it('are one each where there are fewer connections than workers', () => {
     expect(told(shareOut(allReady(4, 2), [9, 9, 9, 9], 0).state)).toEqual([1, 1, 1, 1]);
     expect(firstShare({ workers: 4, connections: 2 })).toBe(1);
+  });
+
+  it('make room for the replacement of one while it starts, and its share is free again when the old one has ended', () => {
+    let { state } = shareOut(allReady(2, 20), [5, 0], 0);
+    expect(told(state)).toEqual([18, 2]);
+    const awaited = shareAwaited(state);
+    expect(awaited.index).toBe(2);
+    const shrunk = shareOut(awaited.state, [5, 0, 0], 1_000);
+    expect(shrunk.orders).toEqual([{ worker: 0, share: 16 }]);
+    state = shareReported(shrunk.state, 0, { share: 16, open: 16 });
+    state = shareReady(state, awaited.index);
+    expect(told(state)).toEqual([16, 2, 2]);
+    // The sessions have moved.
+    const moved = shareOut(shareGone(state, 0), [0, 0, 5], 2_000);
+    expect(moved.orders).toEqual([{ worker: 2, share: 18 }]);
+    expect(shareAwaited(moved.state).index).toBe(0);
   });
 
   it('never add up to more than there are, whatever happens in between, and are equal in the end', () => {

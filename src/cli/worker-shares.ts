@@ -5,9 +5,14 @@
  * A share shrinks first and grows later: what is taken from a worker counts as its own until it reports that it has closed
  * down to the new share. Invariant: the shares in force add up to `connections` at most (to one each, where there are fewer
  * than workers).
+ *
+ * While a worker is being replaced there is one more: it is awaited (shareAwaited) before it is started, so that the others make room
+ * for its first share while it starts. It takes that when it is ready, whether there is room or not.
  */
 
 interface WorkerShare {
+  /** It is there, or will be: its first share is kept for it. */
+  readonly awaited: boolean;
   readonly ready: boolean;
   /** What it was last told. */
   readonly told: number;
@@ -19,6 +24,8 @@ interface WorkerShare {
 
 export interface ShareState {
   readonly connections: number;
+  /** What each begins with. */
+  readonly first: number;
   readonly workers: readonly WorkerShare[];
 }
 
@@ -39,12 +46,26 @@ const CONNECTIONS_IDLE = 2;
 /** Clients that come and go don't move shares to and fro. */
 const ACTIVE_MS = 30_000;
 
+const ABSENT: WorkerShare = { awaited: true, ready: false, told: 0, held: 0, activeUntilMs: 0 };
+
 export function sharesStart(options: { workers: number; connections: number }): ShareState {
-  const absent = { ready: false, told: 0, held: 0, activeUntilMs: 0 };
   return {
     connections: Math.max(options.connections, options.workers),
-    workers: Array.from({ length: options.workers }, () => absent),
+    first: firstShare(options),
+    workers: Array.from({ length: options.workers }, () => ABSENT),
   };
+}
+
+/** One more than there were. Gives the index that it has here. */
+export function shareAwaited(state: ShareState): { state: ShareState; index: number } {
+  const free = state.workers.findIndex(({ awaited }) => !awaited);
+  if (free >= 0) return { state: withWorker(state, free, ABSENT), index: free };
+  return { state: { ...state, workers: [...state.workers, ABSENT] }, index: state.workers.length };
+}
+
+/** It has ended, and nobody comes in its place. */
+export function shareGone(state: ShareState, index: number): ShareState {
+  return withWorker(state, index, { ...ABSENT, awaited: false });
 }
 
 /** What a worker has from its start on, before it is told. Workers know it without being told. */
@@ -53,12 +74,12 @@ export function firstShare(options: { workers: number; connections: number }): n
 }
 
 export function shareReady(state: ShareState, index: number): ShareState {
-  const told = firstShare({ workers: state.workers.length, connections: state.connections });
-  return withWorker(state, index, { ready: true, told, held: told, activeUntilMs: 0 });
+  const told = state.first;
+  return withWorker(state, index, { ...ABSENT, ready: true, told, held: told });
 }
 
 export function shareEnded(state: ShareState, index: number): ShareState {
-  return withWorker(state, index, { ready: false, told: 0, held: 0, activeUntilMs: 0 });
+  return withWorker(state, index, ABSENT);
 }
 
 export function shareReported(state: ShareState, index: number, report: ShareReport): ShareState {
@@ -77,7 +98,7 @@ export function shareOut(
   const workers: WorkerShare[] = state.workers.map((worker, i) =>
     (clients[i] ?? 0) > 0 ? { ...worker, activeUntilMs: nowMs + ACTIVE_MS } : worker,
   );
-  const goals = goalsOf(state.connections, workers, nowMs);
+  const goals = goalsOf({ ...state, workers }, nowMs);
   const orders: ShareOrder[] = [];
   for (const [i, worker] of workers.entries()) {
     if (!worker.ready || goals[i]! >= worker.told) continue;
@@ -85,9 +106,8 @@ export function shareOut(
     orders.push({ worker: i, share: goals[i]! });
   }
   // Those that have not started yet will begin with the first share.
-  const first = firstShare({ workers: workers.length, connections: state.connections });
   let free = state.connections;
-  for (const { ready, held } of workers) free -= ready ? held : first;
+  for (const { ready, held, awaited } of workers) free -= ready ? held : awaited ? state.first : 0;
   for (const [i, worker] of workers.entries()) {
     const more = Math.min(goals[i]! - worker.held, free);
     if (!worker.ready || more <= 0) continue;
@@ -100,11 +120,11 @@ export function shareOut(
 }
 
 /** Equal shares for those with clients (for the first, if none has any) of what the others leave. */
-function goalsOf(connections: number, workers: readonly WorkerShare[], nowMs: number): number[] {
-  const first = firstShare({ workers: workers.length, connections });
+function goalsOf({ connections, first, workers }: ShareState, nowMs: number): number[] {
   let active = [...workers.keys()].filter((i) => workers[i]!.ready && workers[i]!.activeUntilMs > nowMs);
   if (active.length === 0) active = [...workers.keys()].filter((i) => workers[i]!.ready).slice(0, 1);
-  const forActive = connections - first * (workers.length - active.length);
+  const idle = workers.filter(({ awaited }) => awaited).length - active.length;
+  const forActive = Math.max(connections - first * idle, active.length);
   return workers.map((_, i) => {
     const place = active.indexOf(i);
     if (place < 0) return first;

@@ -1,21 +1,27 @@
 /**
  * A worker's side of its bond with the first process: its place, the clients that it is given, its reports, its share of the
- * connections, cancel requests.
+ * connections, questions, cancel requests. What it does when it is told to leave is in worker-end.ts.
  */
 import cluster from 'node:cluster';
-import type { AcceptedClient } from '../session/listener.ts';
+import type { AcceptedClient } from '../session/door.ts';
+import { HANDOVER_VERSION, type HandedSession } from '../session/handover-form.ts';
 import { LoadWindow, type Spent, TICK_MS } from './worker-load.ts';
-import type { FromWorker, ToWorker } from './worker-messages.ts';
+import type { FromWorker, ToWorker, WorkerQuestion } from './worker-messages.ts';
 import { firstShare } from './worker-shares.ts';
 
-/** What a worker has to know of its place. Session ids carry the index, so that a cancel finds its way. */
+/** What a worker has to know of its place. Session ids carry it, so that a cancel finds its way (session/session-ids.ts). */
 export interface WorkerPlace {
   readonly index: number;
   readonly count: number;
+  /** How many processes have held it before. */
+  readonly generation: number;
 }
 
 export const INDEX_VARIABLE = 'POSTERN_WORKER_INDEX';
 export const COUNT_VARIABLE = 'POSTERN_WORKER_COUNT';
+/** One for the router as a whole: its workers inherit it from the first process. */
+export const ROUTER_ID_VARIABLE = 'POSTERN_ROUTER_ID';
+export const GENERATION_VARIABLE = 'POSTERN_WORKER_GENERATION';
 /** Those who leave together are reported together. */
 const LEFT_DELAY_MS = 10;
 
@@ -24,18 +30,19 @@ export function workerPlace(): WorkerPlace | undefined {
   const index = process.env[INDEX_VARIABLE];
   const count = process.env[COUNT_VARIABLE];
   return cluster.isWorker && index !== undefined && count !== undefined
-    ? { index: Number(index), count: Number(count) }
+    ? {
+        index: Number(index),
+        count: Number(count),
+        generation: Number(process.env[GENERATION_VARIABLE] ?? 0),
+      }
     : undefined;
 }
 
-/** In a worker that can't start: has the first process say why, and lets go of it, so that this process can end. */
-export function reportFailure(text: string): Promise<void> {
-  return new Promise((resolve) => {
+/** In a worker that can't start: has the first process say why, and ends. */
+export function reportFailure(text: string): Promise<never> {
+  return new Promise(() => {
     const message: FromWorker = { kind: 'failed', text };
-    process.send!(message, () => {
-      process.disconnect();
-      resolve();
-    });
+    process.send!(message, undefined, undefined, () => process.exit(1));
   });
 }
 
@@ -50,6 +57,9 @@ export function joinWorkers(options: {
   /** To one node, of all workers. */
   readonly connections: number;
   readonly onClient: (client: AcceptedClient) => void;
+  /** It was another worker's client until now. */
+  readonly onSession: (client: AcceptedClient, session: HandedSession) => void;
+  readonly onExpect: (ids: readonly number[]) => void;
   readonly onCancel: (processId: number, secretKey: Buffer) => void;
   readonly onShare: (connections: number) => void;
   /** The most connections that there are to any one node. */
@@ -70,18 +80,25 @@ export function joinWorkers(options: {
       report();
     }, LEFT_DELAY_MS).unref();
   };
-  const take = (client: AcceptedClient): void => {
+  /** `client` undefined: it has gone on the way. */
+  const take = (client: AcceptedClient | undefined, serve: (client: AcceptedClient) => void): void => {
     const arrival = window.arrived();
-    client.once('close', () => onLeft(arrival));
-    options.onClient(client);
+    if (client) {
+      client.once('close', () => onLeft(arrival));
+      serve(client);
+    } else window.left(arrival);
+    tell({ kind: 'taken' });
   };
   process.on('message', (message: ToWorker, client: AcceptedClient | undefined) => {
     switch (message?.kind) {
       case 'client':
-        // It may have gone on the way.
-        if (client) take(client);
-        else window.left(window.arrived());
-        tell({ kind: 'taken' });
+        take(client, options.onClient);
+        break;
+      case 'session':
+        take(client, (taken) => options.onSession(taken, message.session));
+        break;
+      case 'expect':
+        options.onExpect(message.ids);
         break;
       case 'share':
         share = message.connections;
@@ -97,10 +114,23 @@ export function joinWorkers(options: {
     window.tick(spent());
     report();
   }, TICK_MS).unref();
-  tell({ kind: 'ready' });
+  tell({ kind: 'ready', form: HANDOVER_VERSION });
 }
 
-function tell(message: FromWorker): void {
+/** In a worker: has its questions answered. `answer` undefined, or rejecting: there is no answer. */
+export function answerQuestions(answer: (what: WorkerQuestion) => unknown): void {
+  process.on('message', (message: ToWorker) => {
+    if (message?.kind !== 'ask') return;
+    const { question, what } = message;
+    Promise.resolve()
+      .then(() => answer(what))
+      .catch(() => undefined)
+      .then((value) => tell({ kind: 'answer', question, value }))
+      .catch(() => {});
+  });
+}
+
+export function tell(message: FromWorker): void {
   // Without the first process this one is about to end.
   if (process.connected) process.send!(message, undefined, undefined, () => {});
 }

@@ -1,23 +1,25 @@
 /**
  * Several processes behind one port, each a whole router of its own: they share nothing on the data path. The first process
- * accepts clients and reads nothing of them; it hands each socket to the worker that worker-fill.ts chooses, shares out the
- * connections to the nodes (worker-shares.ts), restarts a worker that dies, and passes on cancel requests that reached the
- * wrong worker.
+ * accepts clients and reads nothing of them; it hands each socket to the worker that worker-fill.ts chooses (worker-door.ts), shares
+ * out the connections to the nodes (worker-shares.ts), restarts a worker that dies and replaces all of them on demand
+ * (worker-places.ts), and passes on sessions that change their worker, questions, and cancel requests that reached the wrong one.
  *
- *   first:   forks ──all ready──▶ listening ──signal──▶ stopping (no more clients; workers drain, then it ends)
- *   worker:  runs the same command line with `index` set; ends at SIGTERM or when the first process is gone
- *   client:  accepted ──a worker chosen──▶ in its queue ──the one before has arrived──▶ the worker's
- *              └─none ready─▶ held ──one is ready──▶ …      └─ the worker ends or is silent: chosen again
- *                               └─HELD_MS─▶ refused (57P03)
+ *   first:   forks ──all ready──▶ listening ──drain()──▶ draining (no more clients; workers drain, then it ends)
+ *   worker:  runs the same command line with its place in the environment (worker-side.ts); ends when it is told, or when the
+ *            first process is gone
  *
- * A worker is sent one client at a time, so that with its end no more than that one is lost on the way. What waits here is
- * bounded by WAITING_MAX.
+ * Next hop of a client: worker-side.ts.
  */
 import cluster, { type Worker } from 'node:cluster';
-import { availableParallelism, cpus } from 'node:os';
-import { PosternError, shuttingDown, tooManyConnections } from '../base/errors.ts';
-import { type AcceptedClient, openDoor, refuseClient } from '../session/listener.ts';
-import { untilSignal } from './until-signal.ts';
+import { availableParallelism } from 'node:os';
+import type { ClientLimits } from '../admission/client-admission.ts';
+import { type AcceptedClient, openDoor } from '../session/door.ts';
+import { workerOf } from '../session/session-ids.ts';
+import type { DrainOptions } from './config-drain.ts';
+import { IdleCores } from './cpu-times.ts';
+import { WorkerAdmission } from './worker-admission.ts';
+import { WorkerAsks } from './worker-asks.ts';
+import { WorkerDoor, WorkerQueue } from './worker-door.ts';
 import {
   chooseWorker,
   clientsOf,
@@ -26,242 +28,431 @@ import {
   fillStart,
   fillStep,
 } from './worker-fill.ts';
-import { TICK_MS, WINDOW_TICKS } from './worker-load.ts';
-import type { FromWorker, ToWorker } from './worker-messages.ts';
+import { TICK_MS } from './worker-load.ts';
+import type { FromWorker, ToWorker, WorkerAnswers, WorkerQuestion } from './worker-messages.ts';
+import {
+  type PlacesEffect,
+  type PlacesEvent,
+  type PlacesState,
+  placesStart,
+  placesStep,
+} from './worker-places.ts';
 import {
   type ShareState,
+  shareAwaited,
   shareEnded,
+  shareGone,
   shareOut,
   shareReady,
   shareReported,
   sharesStart,
 } from './worker-shares.ts';
-import { COUNT_VARIABLE, INDEX_VARIABLE } from './worker-side.ts';
+import { COUNT_VARIABLE, GENERATION_VARIABLE, INDEX_VARIABLE } from './worker-side.ts';
 
 export interface WorkersOptions {
   readonly count: number;
-  readonly listen: { readonly host: string; readonly port: number };
+  /** `fileDescriptor`: of a socket that somebody else listens on. */
+  readonly listen: {
+    readonly host: string;
+    readonly port: number;
+    readonly fileDescriptor?: number | undefined;
+  };
   /** Connections to one node, of all workers. */
   readonly connections: number;
   /** Whether commits are merged: else there is no reason to keep clients together. */
   readonly merges: boolean;
+  readonly clients: ClientLimits;
+  /** Asked when they are needed. */
+  readonly drain: () => DrainOptions;
   readonly onListening: (port: number) => void;
   /** It can't start: the text says why. */
   readonly onFailed: (text: string) => void;
   readonly describeListenFailure: (error: Error) => string;
   readonly onRestart: (index: number, status: string) => void;
+  /** Asked to replace all workers: why that is not done; undefined: it is. */
+  readonly onRolling: (why: string | undefined) => void;
+  readonly onRolled: (failure: string | undefined) => void;
   readonly onDoorError: (error: Error) => void;
 }
 
 const RESTART_DELAY_MS = 500;
-const STOP_TIMEOUT_MS = 15_000;
-/** How long a client waits while no worker is ready. */
-const HELD_MS = 10_000;
-/** Clients that are accepted and have no worker yet. */
-const WAITING_MAX = 4_096;
+/** After the time for transactions: for what is left to be told and closed. */
+const STOP_GRACE_MS = 10_000;
 
-interface Place {
+interface Member {
+  readonly id: number;
+  readonly place: number;
+  /** Index in the shares. */
+  readonly share: number;
   readonly worker: Worker;
-  readonly queue: AcceptedClient[];
-  /** One is on its way. */
-  sending: boolean;
+  readonly queue: WorkerQueue;
+  /** As it reported last. */
+  clients: number;
+  leaves: boolean;
+  /** Why it can't start. */
+  failure: string | undefined;
 }
 
-/** The first process's whole life. Gives the exit status: that of the first worker that could not start, else 0. */
-export function runWorkers(options: WorkersOptions): Promise<number> {
-  return new Workers(options).run();
-}
-
-class Workers {
+export class Workers {
   readonly #options: WorkersOptions;
-  readonly #places = new Map<number, Place>();
-  #held: { readonly client: AcceptedClient; readonly untilMs: number }[] = [];
-  #waiting = 0;
+  readonly #members = new Map<number, Member>();
+  /** Who takes the clients of a place. */
+  readonly #serving: (Member | undefined)[];
+  readonly #asks = new WorkerAsks();
+  readonly #idleCores = new IdleCores();
+  readonly #queues: WorkerDoor;
+  readonly #admission: WorkerAdmission;
+  #places: PlacesState;
   #fill: FillState;
   #shares: ShareState;
   #door: { port: number; close(): void } | undefined;
-  #isOpening = false;
-  #stopping = false;
+  #isDraining = false;
   #hasFailed = false;
-  readonly #cpuTimes = [readCpuTimes()];
-  #fail: (status: number) => void = () => {};
+  #end: (status: number) => void = () => {};
+  readonly #ended = new Promise<number>((resolve) => {
+    this.#end = resolve;
+  });
 
   constructor(options: WorkersOptions) {
     this.#options = options;
     const { count, merges, connections } = options;
+    this.#places = placesStart(count);
+    this.#serving = Array.from({ length: count }, () => undefined);
     this.#fill = fillStart({ workers: count, merges, cores: availableParallelism() });
     this.#shares = sharesStart({ workers: count, connections });
+    this.#queues = new WorkerDoor(() => this.#chooseQueue());
+    this.#admission = new WorkerAdmission(options.clients, (worker, effect) => {
+      const member = this.#members.get(worker);
+      if (member) this.#tell(member, { kind: 'admission', effect });
+    });
   }
 
+  /** The first process's whole life. Gives the exit status: that of the first worker that could not start, else 0. */
   async run(): Promise<number> {
-    const failed = new Promise<number>((resolve) => {
-      this.#fail = resolve;
-    });
-    for (let index = 0; index < this.#options.count; index++) this.#start(index);
+    const { count } = this.#options;
+    for (let place = 0; place < count; place++) this.#step({ kind: 'due', place, atMs: performance.now() });
     const ticker = setInterval(() => this.#tick(), TICK_MS);
-    const status = await Promise.race([untilSignal().then(() => 0), failed]);
-    this.#stopping = true;
+    const status = await this.#ended;
     clearInterval(ticker);
-    this.#door?.close();
-    for (const { client } of this.#held) refuseClient(client, shuttingDown());
-    for (const { queue } of this.#places.values())
-      for (const client of queue.splice(0)) refuseClient(client, shuttingDown());
-    await stopAll([...this.#places.values()].map(({ worker }) => worker));
+    this.#close();
+    await this.#endAll('stop', 0);
     return status;
   }
 
-  #start(index: number): void {
+  get state(): 'starting' | 'serving' | 'draining' {
+    if (this.#isDraining) return 'draining';
+    return this.#door ? 'serving' : 'starting';
+  }
+
+  /** How many workers there should be. */
+  get expected(): number {
+    return this.#options.count;
+  }
+
+  /** The answers of those who take clients, of those that come in time. */
+  ask<K extends WorkerQuestion>(what: K, timeoutMs?: number): Promise<WorkerAnswers[K][]> {
+    const serving = this.#serving.filter((member) => member !== undefined);
+    return this.#asks.ask(
+      what,
+      serving.map((member) => (message) => this.#tell(member, message)),
+      timeoutMs,
+    );
+  }
+
+  /** For clients that come from now on. */
+  limit(clients: ClientLimits): void {
+    this.#admission.reload(clients);
+  }
+
+  /** Replaces each worker by a new process, one after the other. */
+  roll(): void {
+    this.#step({ kind: 'roll', atMs: performance.now() });
+  }
+
+  /** Ends it all; run() resolves then. `atOnce` aborted: nothing is waited for. */
+  async drain(atOnce: AbortSignal): Promise<void> {
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    const { delayMs, timeoutMs } = this.#options.drain();
+    this.#step({ kind: 'stop' });
+    await pause(delayMs, atOnce);
+    this.#close();
+    const stop = (): void => {
+      for (const member of this.#members.values()) this.#tell(member, { kind: 'stop' });
+    };
+    atOnce.addEventListener('abort', stop, { once: true });
+    await this.#endAll(atOnce.aborted ? 'stop' : 'drain', timeoutMs);
+    this.#end(0);
+  }
+
+  /** No client comes in any more. */
+  #close(): void {
+    this.#isDraining = true;
+    this.#step({ kind: 'stop' });
+    this.#door?.close();
+    this.#queues.stop([...this.#members.values()].map(({ queue }) => queue));
+  }
+
+  async #endAll(how: 'drain' | 'stop', timeoutMs: number): Promise<void> {
+    await Promise.all(
+      [...this.#members.values()].map(
+        (member) =>
+          new Promise<void>((resolve) => {
+            const { worker } = member;
+            if (worker.isDead()) {
+              resolve();
+              return;
+            }
+            const timer = setTimeout(() => worker.process.kill('SIGKILL'), timeoutMs + STOP_GRACE_MS);
+            worker.once('exit', () => {
+              clearTimeout(timer);
+              resolve();
+            });
+            this.#tell(member, how === 'drain' ? { kind: 'drain', timeoutMs } : { kind: 'stop' });
+          }),
+      ),
+    );
+  }
+
+  #step(event: PlacesEvent): void {
+    const { state, effects } = placesStep(this.#places, event);
+    this.#places = state;
+    for (const effect of effects) this.#carryOut(effect);
+  }
+
+  #carryOut(effect: PlacesEffect): void {
+    switch (effect.kind) {
+      case 'start':
+        this.#start(effect);
+        break;
+      case 'startLater': {
+        const { place, status } = effect;
+        this.#options.onRestart(place, status);
+        setTimeout(() => this.#step({ kind: 'due', place, atMs: performance.now() }), RESTART_DELAY_MS);
+        break;
+      }
+      case 'open':
+        void this.#open();
+        break;
+      case 'fail':
+        this.#end(Number(/^status (\d+)$/.exec(effect.status)?.[1] ?? 1) || 1);
+        break;
+      case 'handOver': {
+        const member = this.#members.get(effect.from);
+        if (!member) break;
+        member.leaves = true;
+        const { timeoutMs } = this.#options.drain();
+        this.#tell(member, { kind: 'handOver', moves: effect.moves, timeoutMs });
+        // It ends by itself, but for a defect.
+        const timer = setTimeout(() => member.worker.process.kill('SIGKILL'), timeoutMs + 2 * STOP_GRACE_MS);
+        member.worker.once('exit', () => clearTimeout(timer));
+        break;
+      }
+      case 'switch':
+        this.#switch(effect.place, effect.to);
+        break;
+      case 'kill':
+        this.#members.get(effect.process)?.worker.process.kill('SIGKILL');
+        break;
+      case 'rolling':
+        this.#options.onRolling(undefined);
+        break;
+      case 'rolled':
+        this.#options.onRolled(effect.failure);
+        break;
+      case 'notNow':
+        this.#options.onRolling(effect.why);
+        break;
+      default:
+        effect satisfies never;
+    }
+  }
+
+  #start({ place, process: id, generation, replaces }: Extract<PlacesEffect, { kind: 'start' }>): void {
     const worker = cluster.fork({
-      [INDEX_VARIABLE]: String(index),
+      [INDEX_VARIABLE]: String(place),
       [COUNT_VARIABLE]: String(this.#options.count),
+      [GENERATION_VARIABLE]: String(generation),
     });
-    this.#places.set(index, { worker, queue: [], sending: false });
-    worker.on('message', (message: FromWorker) => this.#onMessage(index, message));
-    worker.on('exit', (code, signal) => this.#onExit(index, { code, signal }));
+    const recipient = {
+      get isConnected() {
+        return worker.isConnected();
+      },
+      send: (message: ToWorker, client: AcceptedClient) => void worker.send(message, client, () => {}),
+    };
+    const queue = new WorkerQueue(recipient);
+    const share = replaces ? this.#awaitShare() : this.#freeShare();
+    this.#members.set(id, { id, place, share, worker, queue, clients: 0, leaves: false, failure: undefined });
+    worker.on('message', (message: FromWorker, client: AcceptedClient | undefined) =>
+      this.#onMessage(id, message, client),
+    );
+    worker.on('exit', (code, signal) => this.#onExit(id, signal ?? `status ${code}`));
     // Told to one that has just ended: its exit says the rest.
     worker.on('error', () => {});
   }
 
-  #onMessage(index: number, message: FromWorker): void {
+  /** Of one that died, which is kept for the one that is started in its place. */
+  #freeShare(): number {
+    const used = new Set([...this.#members.values()].map(({ share }) => share));
+    const free = this.#shares.workers.findIndex(({ awaited }, index) => awaited && !used.has(index));
+    return free >= 0 ? free : this.#awaitShare();
+  }
+
+  #awaitShare(): number {
+    const { state, index } = shareAwaited(this.#shares);
+    this.#shares = state;
+    this.#shareOut();
+    return index;
+  }
+
+  /** Clients of the place go to this one from now on. */
+  #switch(place: number, to: number): void {
+    const before = this.#serving[place];
+    const member = this.#members.get(to)!;
+    this.#serving[place] = member;
+    this.#fillBy({ kind: 'ended', worker: place });
+    this.#fillBy({ kind: 'ready', worker: place, atMs: performance.now() });
+    if (before && before !== member) this.#queues.empty(before.queue);
+    this.#shareOut();
+    this.#queues.offerHeld();
+  }
+
+  #onMessage(id: number, message: FromWorker, client: AcceptedClient | undefined): void {
+    const member = this.#members.get(id);
+    if (!member) return;
+    const atMs = performance.now();
     switch (message?.kind) {
       case 'ready':
-        this.#shares = shareReady(this.#shares, index);
-        this.#step({ kind: 'ready', worker: index, atMs: performance.now() });
+        this.#shares = shareReady(this.#shares, member.share);
+        this.#step({ kind: 'ready', process: id, form: message.form, atMs });
         this.#shareOut();
-        this.#offerHeld();
-        if (this.#fill.workers.every(({ ready }) => ready)) void this.#open();
         break;
       case 'failed':
-        this.#sayFailure(message.text);
+        if (this.#door) member.failure = message.text;
+        else this.#sayFailure(message.text);
         break;
       case 'cancel':
-        this.#tell(message.processId >>> 24, message);
+        for (const other of this.#members.values())
+          if (other !== member && other.place === workerOf(message.processId)) this.#tell(other, message);
         break;
-      case 'taken': {
-        const place = this.#places.get(index);
-        if (!place) break;
-        place.sending = false;
-        this.#sendNext(place);
+      case 'taken':
+        this.#queues.onTaken(member.queue);
         break;
-      }
       case 'report':
-        this.#step({ kind: 'reported', worker: index, report: message.fill, atMs: performance.now() });
-        this.#shares = shareReported(this.#shares, index, message.share);
+        member.clients = message.fill.clients;
+        if (this.#serving[member.place] === member)
+          this.#fillBy({ kind: 'reported', worker: member.place, report: message.fill, atMs });
+        this.#shares = shareReported(this.#shares, member.share, message.share);
         this.#shareOut();
         break;
+      case 'admission':
+        this.#admission.onEvent(id, message.event);
+        break;
+      case 'leaving':
+        this.#onLeaving(member, message.ids);
+        break;
+      case 'moved':
+        this.#tell(member, { kind: 'received' });
+        // It may have gone on the way.
+        if (client) this.#queues.acceptSession(client, message.session);
+        break;
+      case 'answer':
+        this.#asks.onAnswer(message.question, message.value);
+        break;
+      default:
+        message satisfies never;
     }
   }
 
-  #onExit(index: number, { code, signal }: { code: number | null; signal: string | null }): void {
-    const place = this.#places.get(index);
-    this.#places.delete(index);
-    this.#step({ kind: 'ended', worker: index });
-    this.#shares = shareEnded(this.#shares, index);
-    if (this.#stopping) return;
-    if (!this.#door) {
-      this.#fail(code || 1);
-      return;
+  #onLeaving(member: Member, ids: readonly number[]): void {
+    const next = this.#places.places[member.place]?.next;
+    const replacement = next && this.#members.get(next.id);
+    if (replacement) this.#tell(replacement, { kind: 'expect', ids });
+    this.#step({ kind: 'leaving', process: member.id, atMs: performance.now() });
+  }
+
+  #onExit(id: number, status: string): void {
+    const member = this.#members.get(id);
+    if (!member) return;
+    this.#members.delete(id);
+    this.#admission.onWorkerEnded(id);
+    const { place, share, queue, leaves } = member;
+    const isServing = this.#serving[place] === member;
+    if (isServing) {
+      this.#serving[place] = undefined;
+      this.#fillBy({ kind: 'ended', worker: place });
     }
-    this.#options.onRestart(index, signal ?? `status ${code}`);
-    setTimeout(() => !this.#stopping && this.#start(index), RESTART_DELAY_MS);
-    for (const client of place?.queue.splice(0) ?? []) this.#onQueueLeft(client);
+    // One that is started again keeps its share; of two in a place, one goes.
+    const others = [...this.#members.values()].some((other) => other.place === place);
+    this.#shares = leaves || others ? shareGone(this.#shares, share) : shareEnded(this.#shares, share);
+    const why = member.failure === undefined ? status : `${status}: ${member.failure}`;
+    this.#step({ kind: 'ended', process: id, status: why, atMs: performance.now() });
+    if (!this.#isDraining) this.#queues.empty(queue);
   }
 
   /** Once all workers are ready for the first time. */
   async #open(): Promise<void> {
-    if (this.#door || this.#isOpening || this.#stopping) return;
-    this.#isOpening = true;
     try {
       this.#door = await openDoor({
         address: this.#options.listen,
-        onClient: (client) => this.#onAccepted(client),
+        onClient: (client) => this.#queues.accept(client),
         onError: this.#options.onDoorError,
       });
     } catch (error) {
       this.#sayFailure(this.#options.describeListenFailure(error as Error));
-      this.#fail(1);
+      this.#end(1);
       return;
     }
-    if (this.#stopping) this.#door.close();
+    if (this.#isDraining) this.#door.close();
     else this.#options.onListening(this.#door.port);
   }
 
-  #onAccepted(client: AcceptedClient): void {
-    client.on('error', () => client.destroy());
-    if (this.#stopping) refuseClient(client, shuttingDown());
-    else if (this.#waiting >= WAITING_MAX)
-      refuseClient(client, tooManyConnections('sorry, too many clients are waiting to be let in'));
-    else {
-      this.#waiting++;
-      this.#offer(client, performance.now() + HELD_MS);
-    }
-  }
-
-  #offer(client: AcceptedClient, untilMs: number): void {
-    const index = chooseWorker(this.#fill);
-    const place = index === undefined ? undefined : this.#places.get(index);
-    if (index === undefined || place === undefined) {
-      this.#held.push({ client, untilMs });
-      return;
-    }
-    this.#step({ kind: 'given', worker: index });
-    place.queue.push(client);
-    this.#sendNext(place);
-  }
-
-  #offerHeld(): void {
-    for (const { client, untilMs } of this.#held.splice(0)) this.#offer(client, untilMs);
-  }
-
-  /** Its worker has ended, or says nothing. */
-  #onQueueLeft(client: AcceptedClient): void {
-    this.#offer(client, performance.now() + HELD_MS);
-  }
-
-  #sendNext(place: Place): void {
-    if (place.sending || !place.worker.isConnected()) return;
-    const client = place.queue.shift();
-    if (!client) return;
-    place.sending = true;
-    this.#waiting--;
-    const message: ToWorker = { kind: 'client' };
-    place.worker.send(message, client, () => {});
+  #chooseQueue(): WorkerQueue | undefined {
+    const place = chooseWorker(this.#fill);
+    const member = place === undefined ? undefined : this.#serving[place];
+    if (place === undefined || !member) return undefined;
+    this.#fillBy({ kind: 'given', worker: place });
+    return member.queue;
   }
 
   #tick(): void {
-    this.#cpuTimes.push(readCpuTimes());
-    if (this.#cpuTimes.length > WINDOW_TICKS + 1) this.#cpuTimes.shift();
     const nowMs = performance.now();
-    this.#step({ kind: 'tick', idleCores: leastIdle(this.#cpuTimes), atMs: nowMs });
+    this.#fillBy({ kind: 'tick', idleCores: this.#idleCores.tick(), atMs: nowMs });
     const { workers } = this.#fill;
     if (workers.some(({ ready, silent }) => ready && !silent))
-      for (const [index, { queue }] of this.#places) {
-        if (!workers[index]!.silent) continue;
-        for (const client of queue.splice(0)) {
-          this.#step({ kind: 'returned', worker: index });
-          this.#onQueueLeft(client);
-        }
+      for (const [place, member] of this.#serving.entries()) {
+        if (!member || !workers[place]!.silent) continue;
+        const { length } = member.queue.waiting;
+        for (let i = 0; i < length; i++) this.#fillBy({ kind: 'returned', worker: place });
+        this.#queues.empty(member.queue);
       }
+    this.#step({ kind: 'tick', atMs: nowMs });
     this.#shareOut();
-    const late = this.#held.filter(({ untilMs }) => untilMs <= nowMs);
-    this.#held = this.#held.filter(({ untilMs }) => untilMs > nowMs);
-    this.#waiting -= late.length;
-    for (const { client } of late) refuseClient(client, nobodyReady());
+    this.#queues.tick(nowMs);
   }
 
   #shareOut(): void {
-    const clients = this.#fill.workers.map(clientsOf);
+    const clients = this.#shares.workers.map(() => 0);
+    for (const member of this.#members.values()) {
+      const { place, share } = member;
+      clients[share]! +=
+        this.#serving[place] === member ? clientsOf(this.#fill.workers[place]!) : member.clients;
+      // Those that are about to come need connections when they are there.
+      const next = member.leaves ? this.#serving[place] : undefined;
+      if (next && next !== member) clients[next.share]! += member.clients;
+    }
     const { state, orders } = shareOut(this.#shares, clients, performance.now());
     this.#shares = state;
-    for (const { worker, share } of orders) this.#tell(worker, { kind: 'share', connections: share });
+    for (const { worker, share } of orders)
+      for (const member of this.#members.values())
+        if (member.share === worker) this.#tell(member, { kind: 'share', connections: share });
   }
 
-  #tell(index: number, message: ToWorker): void {
-    const worker = this.#places.get(index)?.worker;
-    if (worker?.isConnected()) worker.send(message, () => {});
+  #tell({ worker }: Member, message: ToWorker): void {
+    if (worker.isConnected()) worker.send(message, () => {});
   }
 
-  #step(event: FillEvent): void {
+  #fillBy(event: FillEvent): void {
     this.#fill = fillStep(this.#fill, event);
   }
 
@@ -272,53 +463,15 @@ class Workers {
   }
 }
 
-function nobodyReady(): PosternError {
-  return new PosternError({
-    sqlState: '57P03',
-    message: 'no worker of the router is ready',
-    hint: 'They are being restarted; the log says why. Try again.',
+function pause(ms: number, ended: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, ms);
+    function done(): void {
+      clearTimeout(timer);
+      ended.removeEventListener('abort', done);
+      resolve();
+    }
+    if (ended.aborted) done();
+    else ended.addEventListener('abort', done, { once: true });
   });
-}
-
-interface CpuTimes {
-  readonly atMs: number;
-  readonly idleMs: number;
-}
-
-function readCpuTimes(): CpuTimes {
-  return { atMs: performance.now(), idleMs: cpus().reduce((sum, { times }) => sum + times.idle, 0) };
-}
-
-/**
- * How many cores had nothing to do, in the busiest tick: a worker’s last second is another one, so that an average
- * would have some of the rest from before in it. A container's own quota is not seen: there the figure is too high.
- */
-function leastIdle(times: readonly CpuTimes[]): number {
-  let least = Number.POSITIVE_INFINITY;
-  for (const [i, to] of times.entries()) {
-    const from = times[i - 1];
-    if (from && to.atMs > from.atMs)
-      least = Math.min(least, (to.idleMs - from.idleMs) / (to.atMs - from.atMs));
-  }
-  return least;
-}
-
-async function stopAll(workers: readonly Worker[]): Promise<void> {
-  await Promise.all(
-    workers.map(
-      (worker) =>
-        new Promise<void>((resolve) => {
-          if (worker.isDead()) {
-            resolve();
-            return;
-          }
-          const timer = setTimeout(() => worker.process.kill('SIGKILL'), STOP_TIMEOUT_MS);
-          worker.once('exit', () => {
-            clearTimeout(timer);
-            resolve();
-          });
-          worker.process.kill('SIGTERM');
-        }),
-    ),
-  );
 }

@@ -13,8 +13,9 @@ import { EventEmitter } from 'node:events';
 import { invalidParameter, objectError } from '../base/errors.ts';
 import { LEAF_SCHEMA } from '../catalog/map.ts';
 import { CATALOG_CHANNEL } from '../catalog/schema.ts';
-import { parseDsn } from '../pg/dsn.ts';
+import { formatDsn, parseDsn } from '../pg/dsn.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
+import { Reconnecting } from '../platform/reconnecting.ts';
 import { bucketOfKey, type KeyInput } from './key.ts';
 import { type PlacesMap, readPlaces, type TablePlaces } from './places-map.ts';
 
@@ -69,16 +70,27 @@ export async function connectPlaces(options: ConnectPlacesOptions): Promise<Plac
 export class Places extends EventEmitter<PlacesEvents> {
   readonly #options: ConnectPlacesOptions;
   #map: PlacesMap | undefined;
-  #connection: ControlConnection | undefined;
+  readonly #link: Reconnecting;
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
-  #reconnectDelayMs = RECONNECT_DELAY_MS_FIRST;
   #loading: Promise<void> | undefined;
 
   /** Use connectPlaces(). */
   constructor(options: ConnectPlacesOptions) {
     super();
     this.#options = options;
+    this.#link = new Reconnecting({
+      open: () => this.#open(),
+      firstMs: RECONNECT_DELAY_MS_FIRST,
+      maxMs: RECONNECT_DELAY_MS_MAX,
+      onAway: (reason) => this.emit('away', reason),
+      onBack: () => {
+        this.emit('back');
+        this.#load(true)
+          .catch(() => {})
+          .finally(() => this.#schedulePoll());
+      },
+    });
   }
 
   /** Goes up with each change of the catalog. */
@@ -88,7 +100,7 @@ export class Places extends EventEmitter<PlacesEvents> {
 
   /** False while the catalog can't be asked: what is known may be out of date. */
   get isCurrent(): boolean {
-    return this.#connection !== undefined;
+    return this.#link.current !== undefined;
   }
 
   /** Names of the sharded tables, as schema.table. */
@@ -129,14 +141,12 @@ export class Places extends EventEmitter<PlacesEvents> {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
-    const connection = this.#connection;
-    this.#connection = undefined;
-    await connection?.close();
+    await this.#link.stop();
   }
 
   /** Called by connectPlaces(). */
   async open(): Promise<void> {
-    await this.#connect();
+    await this.#link.start();
     await this.#load(true);
     this.#schedulePoll();
   }
@@ -172,15 +182,12 @@ export class Places extends EventEmitter<PlacesEvents> {
         'Give its connection string in `nodes`.',
       );
     const own = parseDsn(dsn);
-    const login =
-      encodeURIComponent(own.user) +
-      (own.password === undefined ? '' : `:${encodeURIComponent(own.password)}`);
-    const host = address.host.includes(':') ? `[${address.host}]` : encodeURIComponent(address.host);
-    const mode = own.sslmode === undefined ? '' : `?sslmode=${own.sslmode}`;
-    return `postgres://${login}@${host}:${address.port}/${encodeURIComponent(address.database)}${mode}`;
+    const hosts = [{ host: address.host, port: address.port }];
+    const options = new Map([...own.options].filter(([name]) => /^ssl|^channel_binding$/.test(name)));
+    return formatDsn({ ...own, hosts, database: address.database, options });
   }
 
-  async #connect(): Promise<void> {
+  async #open(): Promise<ControlConnection> {
     const connection = await ControlConnection.open({
       nodeName: 'of the catalog',
       dsn: this.#options.dsn,
@@ -194,46 +201,12 @@ export class Places extends EventEmitter<PlacesEvents> {
       connection.destroy();
       throw error;
     }
-    if (this.#closed || connection.lost) {
-      connection.destroy();
-      throw objectError('08006', 'the connection was closed');
-    }
-    connection.onLost(() => this.#onLost(connection, 'the connection was lost'));
-    this.#connection = connection;
-    this.#reconnectDelayMs = RECONNECT_DELAY_MS_FIRST;
-  }
-
-  #onLost(connection: ControlConnection, reason: string): void {
-    if (this.#connection !== connection) return;
-    this.#connection = undefined;
-    if (this.#closed) return;
-    this.emit('away', reason);
-    this.#scheduleReconnect();
-  }
-
-  #scheduleReconnect(): void {
-    clearTimeout(this.#timer);
-    if (this.#closed) return;
-    const delayMs = this.#reconnectDelayMs;
-    this.#reconnectDelayMs = Math.min(delayMs * 2, RECONNECT_DELAY_MS_MAX);
-    this.#timer = setTimeout(() => void this.#reconnect(), delayMs);
-  }
-
-  async #reconnect(): Promise<void> {
-    try {
-      await this.#connect();
-    } catch {
-      this.#scheduleReconnect();
-      return;
-    }
-    this.emit('back');
-    await this.#load(true).catch(() => {});
-    this.#schedulePoll();
+    return connection;
   }
 
   #schedulePoll(): void {
     clearTimeout(this.#timer);
-    if (this.#closed || !this.#connection) return;
+    if (this.#closed || !this.#link.current) return;
     const delayMs = this.#options.pollIntervalMs ?? POLL_INTERVAL_MS;
     this.#timer = setTimeout(() => {
       this.#load(false)
@@ -252,7 +225,7 @@ export class Places extends EventEmitter<PlacesEvents> {
   }
 
   async #loadNow(always: boolean): Promise<void> {
-    const connection = this.#connection;
+    const connection = this.#link.current;
     if (!connection) throw objectError('08006', 'the catalog is away');
     try {
       if (!always && this.#map) {
@@ -266,8 +239,7 @@ export class Places extends EventEmitter<PlacesEvents> {
       this.#map = map;
       if (before !== undefined && before !== map.epoch) this.emit('change', map.epoch);
     } catch (error) {
-      connection.destroy();
-      this.#onLost(connection, error instanceof Error ? error.message : String(error));
+      this.#link.giveUp(connection, error instanceof Error ? error.message : String(error));
       throw error;
     }
   }

@@ -2,9 +2,9 @@
 
 import type { NodePool } from '../backend/pool.ts';
 import type { SharedStatement } from '../backend/prepared.ts';
-import type { Settings } from '../backend/settings.ts';
+import { millisecondsOf, type Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { type GroupKind, WriteGroup } from './group.ts';
+import { type GroupCounters, type GroupKind, WriteGroup } from './group.ts';
 
 const REST_INTERVAL_MS = 500;
 /** A slow statement is tried on a lane again after some seconds: it may have been the machine. */
@@ -17,6 +17,10 @@ export class Coalescer {
   /** Statements that have just held up others on their lane, and for how many rests they run alone. */
   readonly #slow = new Map<SharedStatement, number>();
   readonly #timer: NodeJS.Timeout;
+  readonly counters: Readonly<Record<GroupKind, GroupCounters>> = {
+    batch: { runs: 0, members: 0, alone: 0 },
+    pipeline: { runs: 0, members: 0, alone: 0 },
+  };
 
   /** Are commits merged, where a session doesn't say otherwise? */
   readonly merges: boolean;
@@ -24,7 +28,12 @@ export class Coalescer {
   constructor(pools: ReadonlyMap<number, NodePool>, options: { merges: boolean }) {
     this.#pools = pools;
     this.merges = options.merges;
-    for (const pool of pools.values()) pool.onScarcity = () => this.#onScarcity(pool);
+    for (const pool of pools.values()) {
+      pool.onScarcity = () => this.#onScarcity(pool);
+      pool.onShut = () => {
+        for (const group of this.#groups.values()) group.onShut(pool);
+      };
+    }
     this.#timer = setInterval(() => this.#rest(), REST_INTERVAL_MS);
     this.#timer.unref();
   }
@@ -39,6 +48,7 @@ export class Coalescer {
         pool: this.#pools.get(nodeId)!,
         user,
         settings: laneSettings(settings, kind),
+        counters: this.counters[kind],
         onSlow: (statement) => this.#slow.set(statement, SLOW_RESTS),
       });
       this.#groups.set(key, group);
@@ -102,16 +112,8 @@ function laneSettings(settings: Settings, kind: GroupKind): Settings {
   };
   const changes = new Map(kind === 'batch' ? BATCH_PLANS : []);
   for (const [name, boundMs] of Object.entries(bounds)) {
-    const ownMs = milliseconds(settings.values.get(name) ?? '0');
+    const ownMs = millisecondsOf(settings.values.get(name) ?? '0');
     if (ownMs === 0 || ownMs > boundMs) changes.set(name, `${boundMs}ms`);
   }
   return settings.with(changes);
-}
-
-/** A time as current_setting() prints it: `500ms`, `10s`, `2min`, `0`. */
-function milliseconds(text: string): number {
-  const match = /^(\d+)(us|ms|s|min|h|d)?$/.exec(text);
-  if (!match) return 0;
-  const unit = { us: 0.001, ms: 1, s: 1_000, min: 60_000, h: 3_600_000, d: 86_400_000 }[match[2] ?? 'ms'];
-  return Number(match[1]) * (unit ?? 1);
 }

@@ -23,6 +23,13 @@ import { type CoalescingEffects, CoalescingQueue } from './queue.ts';
 /** `batch`: one transaction for many members. `pipeline`: one for each, many on one connection. */
 export type GroupKind = 'batch' | 'pipeline';
 
+/** Of all groups of a kind: what was sent, and how often a member was sent away to run alone. */
+export interface GroupCounters {
+  runs: number;
+  members: number;
+  alone: number;
+}
+
 interface GroupOptions {
   readonly kind: GroupKind;
   readonly pool: NodePool;
@@ -30,12 +37,14 @@ interface GroupOptions {
   /** The clients' own, with the time-outs of a lane. */
   readonly settings: Settings;
   readonly onSlow: (statement: SharedStatement) => void;
+  readonly counters: GroupCounters;
 }
 
 export class WriteGroup {
   readonly #pool: NodePool;
   readonly #user: string;
   readonly #settings: Settings;
+  readonly #counters: GroupCounters;
   readonly #queue: GroupQueue;
   readonly #lanes: readonly Lane[];
   /** So many lanes wait for a connection as everybody does; those beyond are opened and kept only while there are spare ones. */
@@ -43,6 +52,10 @@ export class WriteGroup {
   #cutScheduled = false;
   readonly #cut = (): void => {
     this.#cutScheduled = false;
+    if (this.#pool.isShut) {
+      this.#queue.refuseAll();
+      return;
+    }
     this.#queue.cut();
     if (this.#queue.queuedCount > 0) this.#openAnother();
   };
@@ -51,6 +64,7 @@ export class WriteGroup {
     this.#pool = options.pool;
     this.#user = options.user;
     this.#settings = options.settings;
+    this.#counters = options.counters;
     const events: LaneEvents = {
       onReady: (lane) => this.#onReady(lane),
       onLost: () => this.#onLaneLost(),
@@ -61,6 +75,7 @@ export class WriteGroup {
       const queue = new CoalescingQueue<Member>(this.#effects(), {
         lanes,
         batchMax: BOUNDS.coalescingBatchMax,
+        tenantOf: ({ tenant }) => tenant,
       });
       this.#queue = queue;
       this.#lanes = Array.from({ length: lanes }, (_, i) => new BatchLane(i, queue, events));
@@ -118,6 +133,11 @@ export class WriteGroup {
     if (pool !== this.#pool) return;
     for (const lane of this.#lanes)
       if (lane.connection && this.#queue.isIdle(lane.index)) this.#closeIdle(lane);
+  }
+
+  /** The node of `pool` answers nothing: who waits hears so. */
+  onShut(pool: NodePool): void {
+    if (pool === this.#pool) this.#cut();
   }
 
   #closeIdle(lane: Lane): void {
@@ -183,9 +203,16 @@ export class WriteGroup {
 
   #effects(): CoalescingEffects<Member> {
     return {
-      send: (lane, run) => this.#lanes[lane]!.send(run),
+      send: (lane, run) => {
+        this.#counters.runs++;
+        this.#counters.members += run.length;
+        this.#lanes[lane]!.send(run);
+      },
       answer: (member) => this.#lanes[member.lane]!.answer(member),
-      alone: (member) => member.owner.onAlone(),
+      alone: (member) => {
+        this.#counters.alone++;
+        member.owner.onAlone();
+      },
       canceled: (member) => member.owner.onCanceled(),
       unknown: (member) => member.owner.onUnknown(outcomeUnknown(this.#pool.address.nodeName)),
       cancelLane: (lane) => this.#lanes[lane]!.cancel(),

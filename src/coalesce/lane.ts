@@ -26,6 +26,8 @@ export interface GroupQueue {
   laneLost(lane: number): void;
   /** The lane can't have a connection. */
   laneRefused(lane: number): void;
+  /** The node answers nothing: all who wait for a lane are handed back, to hear why. */
+  refuseAll(): void;
 }
 
 export interface LaneEvents {

@@ -42,6 +42,8 @@ export interface Member {
   readonly describe: boolean;
   /** Members with the same one may touch the same row; −1: unknown or none. */
   readonly affinity: number;
+  /** Whose it is, if that is known: a name, or the bucket of its shard key. For a fair turn where many wait. */
+  readonly tenant: string | number | undefined;
   /** It was in a statement for several that failed, or that did not touch its row: it is sent by itself from now on. Written by its lane. */
   single: boolean;
   /** The lane that it is on. Written by its lane. */

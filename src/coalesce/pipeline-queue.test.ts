@@ -63,6 +63,18 @@ describe('an idle lane', () => {
     expect(effects()).toEqual(['send 0: c']);
   });
 
+  it('is given nothing of what waits when the node answers nothing; what is under way stays', () => {
+    const { queue, submit, effects } = running();
+    submit('d', 7);
+    submit('e');
+    queue.refuseAll();
+    expect(effects()).toEqual(['alone d', 'alone e']);
+    expect([queue.memberCount, queue.queuedCount]).toEqual([3, 0]);
+    queue.laneLost(0);
+    expect(effects()).toEqual(['unknown a', 'unknown b', 'unknown c']);
+    expect(queue.memberCount).toBe(0);
+  });
+
   it('takes one member while there are no more members than lanes', () => {
     const { queue, submit, effects } = traced({ lanes: 3 });
     for (const lane of [0, 1, 2]) queue.laneOpened(lane);

@@ -185,6 +185,17 @@ export class PipelineQueue<M extends object> {
     this.cut();
   }
 
+  /** The node answers nothing: all who wait for a lane are handed back, to hear why. */
+  refuseAll(): void {
+    const waiting = [this.#shared, ...this.#lanes.map(({ bound }) => bound)].flatMap((queue) =>
+      queue.splice(0),
+    );
+    for (const { member } of waiting) {
+      this.#entries.delete(member);
+      this.#effects.alone(member);
+    }
+  }
+
   /** The member's client wants it canceled. */
   cancel(member: M): void {
     const entry = this.#entries.get(member);

@@ -9,7 +9,9 @@ interface Name {
 }
 
 /** A queue whose effects are a list of lines; members are made by their names. */
-function traced(options: { lanes?: number; batchMax?: number } = {}) {
+function traced(
+  options: { lanes?: number; batchMax?: number; tenantOf?: (name: string) => string | undefined } = {},
+) {
   const lines: string[] = [];
   const members = new Map<string, Name>();
   const member = (name: string): Name => {
@@ -26,7 +28,10 @@ function traced(options: { lanes?: number; batchMax?: number } = {}) {
       unknown: ({ name }) => lines.push(`unknown ${name}`),
       cancelLane: (lane) => lines.push(`cancel lane ${lane}`),
     },
-    { lanes: options.lanes ?? 2, batchMax: options.batchMax ?? 64 },
+    {
+      ...{ lanes: options.lanes ?? 2, batchMax: options.batchMax ?? 64 },
+      tenantOf: ({ name }) => options.tenantOf?.(name),
+    },
   );
   return {
     queue,
@@ -56,6 +61,34 @@ describe('a lane', () => {
     expect(effects()).toEqual([]);
     queue.laneOpened(1);
     expect(effects()).toEqual(['send 1: a b']);
+  });
+
+  it('hands back all who wait when the node answers nothing, and none that are under way', () => {
+    const { queue, submit, effects } = running();
+    submit('d', 0);
+    submit('e');
+    queue.refuseAll();
+    expect(effects()).toEqual(['alone e', 'alone d']);
+    expect(queue.memberCount).toBe(3);
+    queue.laneLost(0);
+    expect(effects().sort()).toEqual(['unknown a', 'unknown b', 'unknown c']);
+    queue.refuseAll();
+    expect([effects(), queue.memberCount]).toEqual([[], 0]);
+  });
+
+  it('takes tenants in turns where more wait than a batch takes, and of one tenant those that came first', () => {
+    const { queue, submit, effects } = traced({ lanes: 1, batchMax: 4, tenantOf: (name) => name[0] });
+    submit('a1 a2 a3 a4 a5', 0);
+    submit('a6 b1');
+    submit('b2 c1', 0);
+    queue.laneOpened(0);
+    queue.laneReady(0);
+    queue.laneReady(0);
+    expect(effects().filter((line) => line.startsWith('send'))).toEqual([
+      'send 0: a1 a2 b1 c1',
+      'send 0: a3 a4 a5 b2',
+      'send 0: a6',
+    ]);
   });
 
   it('that is idle takes what there is at the cut, and nothing before', () => {
@@ -473,7 +506,11 @@ describe('in a world where everything goes wrong', () => {
             choices,
             lanes,
             batchMax,
-            makeQueue: (effects, options) => new CoalescingQueue(effects, options),
+            makeQueue: (effects, options) =>
+              new CoalescingQueue(effects, {
+                ...options,
+                tenantOf: ({ key }) => (key < 0 ? undefined : key),
+              }),
           }).run();
         },
       ),
@@ -491,7 +528,8 @@ describe('in a world where everything goes wrong', () => {
         choices,
         lanes: 2,
         batchMax: 8,
-        makeQueue: (effects, options) => new CoalescingQueue(effects, options),
+        makeQueue: (effects, options) =>
+          new CoalescingQueue(effects, { ...options, tenantOf: ({ key }) => (key < 0 ? undefined : key) }),
       });
       simulation.run();
       for (const { end } of simulation.members) ends.add(end!);

@@ -5,11 +5,13 @@
  *   lane: idle → running → (failing →) idle;   member: queued → running → answered | alone | canceled | unknown | queued
  *
  * Invariant: each member ends once, by answer, alone, canceled or unknown, and by answer only if its batch was committed.
- * Invariant: queues and batches are in order of arrival, so that nobody is overtaken for ever.
+ * Invariant: queues and batches are in order of arrival, so that nobody is overtaken for ever. Where more wait than a batch takes, tenants
+ * have their turns (admission/fair-share.ts), and of one tenant's members those that came first go first.
  * Invariant: a lane without a connection has no queue: what would wait for it waits for any.
  *
  * Effects are called in the order in which they have to happen. An effect may submit further members.
  */
+import { fairShare, type Sharer } from '../admission/fair-share.ts';
 import { assert } from '../base/assert.ts';
 
 /** For memberFailed: the error is that of the commit. */
@@ -46,6 +48,7 @@ interface Lane<M> {
 
 interface Entry<M> {
   readonly member: M;
+  readonly tenant: Sharer['tenant'];
   /** Its place in the order of arrival. */
   readonly arrival: number;
   canceled: boolean;
@@ -71,6 +74,7 @@ const NO_FAILURES = 0.002;
 export class CoalescingQueue<M extends object> {
   readonly #effects: CoalescingEffects<M>;
   readonly #batchMax: number;
+  readonly #tenantOf: ((member: M) => Sharer['tenant']) | undefined;
   readonly #lanes: Lane<M>[] = [];
   /** Members that any lane may take. */
   #shared: Entry<M>[] = [];
@@ -83,9 +87,13 @@ export class CoalescingQueue<M extends object> {
   /** Moving mean of the members of a batch. */
   #batchMean = 1;
 
-  constructor(effects: CoalescingEffects<M>, options: { lanes: number; batchMax: number }) {
+  constructor(
+    effects: CoalescingEffects<M>,
+    options: { lanes: number; batchMax: number; tenantOf?: (member: M) => Sharer['tenant'] },
+  ) {
     this.#effects = effects;
     this.#batchMax = options.batchMax;
+    this.#tenantOf = options.tenantOf;
     for (let i = 0; i < options.lanes; i++)
       this.#lanes.push({
         state: 'opening',
@@ -128,6 +136,7 @@ export class CoalescingQueue<M extends object> {
     assert(!this.#entries.has(member), 'a member is submitted once');
     const entry = {
       member,
+      tenant: this.#tenantOf?.(member),
       arrival: this.#arrivals++,
       canceled: false,
       leaving: false,
@@ -263,6 +272,14 @@ export class CoalescingQueue<M extends object> {
     for (const entry of this.#shared.splice(0)) this.#leave(entry);
   }
 
+  /** The node answers nothing: all who wait for a lane are handed back, to hear why. */
+  refuseAll(): void {
+    const waiting = [this.#shared, ...this.#lanes.map((lane) => lane.queue)].flatMap((queue) =>
+      queue.splice(0),
+    );
+    for (const entry of waiting) this.#leave(entry);
+  }
+
   /** The member's client wants it canceled. */
   cancel(member: M): void {
     const entry = this.#entries.get(member);
@@ -285,23 +302,17 @@ export class CoalescingQueue<M extends object> {
     const size = this.batchSize;
     const own = lane.queue;
     const shared = this.#shared;
-    const batch: Entry<M>[] = [];
-    let ownTaken = 0;
-    let sharedTaken = 0;
-    while (batch.length < size) {
-      const ownNext = own[ownTaken];
-      const sharedNext = shared[sharedTaken];
-      if (ownNext && (!sharedNext || ownNext.arrival < sharedNext.arrival)) {
-        batch.push(ownNext);
-        ownTaken++;
-      } else if (sharedNext) {
-        batch.push(sharedNext);
-        sharedTaken++;
-      } else break;
+    if (own.length + shared.length === 0) return;
+    let batch = inOrder(own, shared);
+    if (batch.length <= size) {
+      lane.queue = [];
+      this.#shared = [];
+    } else {
+      const chosen = fairShare(batch, size);
+      batch = batch.filter((entry) => chosen.has(entry));
+      lane.queue = own.filter((entry) => !chosen.has(entry));
+      this.#shared = shared.filter((entry) => !chosen.has(entry));
     }
-    if (batch.length === 0) return;
-    own.splice(0, ownTaken);
-    shared.splice(0, sharedTaken);
     lane.state = 'running';
     lane.batch = batch;
     lane.unconfirmed = false;
@@ -351,4 +362,18 @@ export class CoalescingQueue<M extends object> {
     this.#carriedOut += (carriedOut - this.#carriedOut) / BATCHES_OF_SHARE;
     this.#failureShare = this.#failures < NO_FAILURES ? 0 : this.#failures / this.#carriedOut;
   }
+}
+
+/** Both are in order of arrival. */
+function inOrder<M>(own: Entry<M>[], shared: Entry<M>[]): Entry<M>[] {
+  if (shared.length === 0) return own;
+  if (own.length === 0) return shared;
+  const all: Entry<M>[] = [];
+  let at = 0;
+  for (const entry of own) {
+    while (at < shared.length && shared[at]!.arrival < entry.arrival) all.push(shared[at++]!);
+    all.push(entry);
+  }
+  while (at < shared.length) all.push(shared[at++]!);
+  return all;
 }

@@ -29,6 +29,8 @@ export interface ScratchOptions {
   /** Of the superuser `postgres`; undefined: everyone on loopback is trusted. */
   readonly superuserPassword?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Makes the data directory; default: initdb does. */
+  readonly initialize?: typeof initializeServer;
 }
 
 export interface ScratchStandbyOptions {
@@ -63,7 +65,7 @@ export class ScratchServer {
     const password = options.superuserPassword;
     return inDirectory(async (directory) => {
       const start = startOptions({ directory, account, installation, settings: options.settings });
-      await initializeServer({
+      await (options.initialize ?? initializeServer)({
         ...{ installation, account, dataDirectory: start.dataDirectory, superuserPassword: password },
         durable: false,
         signal: options.signal,

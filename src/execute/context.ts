@@ -1,10 +1,14 @@
 /** What one router has, shared by all its sessions. Built in cli/router.ts, parsed once and passed in. */
+
+import type { NotificationHub } from '../backend/notification-hub.ts';
 import type { NodePool } from '../backend/pool.ts';
 import type { StatementRegistry } from '../backend/prepared.ts';
 import type { IdColumn } from '../catalog/id-sequences.ts';
 import type { ClusterMap } from '../catalog/map.ts';
 import type { Coalescer } from '../coalesce/coalescer.ts';
 import type { DdlServices, DdlWorld } from '../ddl/world.ts';
+import type { ClientLogs } from '../observe/client-log.ts';
+import type { Log } from '../observe/log.ts';
 import type { RouterCommand } from '../plan/plan.ts';
 import type { FlushQueue } from '../platform/flush-queue.ts';
 import type { StatementCounters } from '../statements/counters.ts';
@@ -17,12 +21,6 @@ import type { Mesh } from './mesh.ts';
 import type { PlanCache } from './plan-cache.ts';
 import type { StatefulRelations } from './stateful-relations.ts';
 import type { WriteFactsCache } from './write-facts.ts';
-
-export interface RouterLog {
-  info(message: string): void;
-  warn(message: string): void;
-  error(message: string): void;
-}
 
 /** Who sends a router command, as PostgreSQL's rights will see it. */
 export interface CommandSession {
@@ -42,6 +40,8 @@ export interface CommandResult {
 export interface RouterContext {
   /** DDL of a client's has been committed. */
   readonly afterDdl?: (() => void) | undefined;
+  /** A statement is about to change who may log in, and with what. */
+  readonly rolesChange?: (() => void) | undefined;
   /** The name that clients connect to; each node's own database name is in its DSN. */
   readonly database: string;
   readonly catalog: {
@@ -67,8 +67,12 @@ export interface RouterContext {
   readonly distributed: DistributedTransactions;
   /** Ends transactions, whatever the number of their nodes. */
   readonly transactions: TransactionCoordinator;
+  /** LISTEN for all sessions; undefined (front mode): a session that listens has a backend of its own. */
+  readonly notifications: NotificationHub | undefined;
   readonly flushQueue: FlushQueue;
-  readonly log: RouterLog;
+  readonly log: Log;
+  /** The lines about clients. */
+  readonly clientLogs: ClientLogs;
   /** Sequences of sharded tables were set: other routers are told. Absent: there are none. */
   readonly announceRestart?: ((columns: readonly IdColumn[]) => Promise<void>) | undefined;
   runCommand(command: RouterCommand, session: CommandSession): Promise<CommandResult>;

@@ -87,6 +87,8 @@ export class PlanCache {
       shapes: new Map(),
       counted: isCounted(plan) ? { text, byRole: new Map() } : undefined,
     };
+    // A password is kept nowhere.
+    if (plan.roles && plan.roles.passwords.length > 0) return cached;
     this.#bytes += key.length * 2 + PLAN_OVERHEAD_BYTES;
     if (this.#bytes > BOUNDS.planCacheBytesMax) this.#evict();
     this.#byKey.set(key, cached);

@@ -4,6 +4,7 @@ import { APP, createCommand, useShardedCluster } from '../../test/support/sharde
 import { NodePool } from '../backend/pool.ts';
 import { readTokenKey } from '../catalog/store.ts';
 import { createShardedTable } from '../doors/sharded/create.ts';
+import { NO_TLS } from '../pg/dsn-tls.ts';
 import { ClusterMesh } from './cluster-mesh.ts';
 
 const cluster = useShardedCluster(2, 'admin');
@@ -27,7 +28,7 @@ async function routersMesh(logged: string[] = []): Promise<ClusterMesh> {
     askHome: async (text) => (await home.query(text)).map((row) => Object.values(row) as (string | null)[]),
     openPool: (node) =>
       new NodePool({
-        address: { nodeId: node.id, nodeName: node.name, host: '127.0.0.1', port: 1 },
+        address: { nodeId: node.id, nodeName: node.name, host: '127.0.0.1', port: 1, tls: NO_TLS },
         connectionsMax: 1,
         open: () => Promise.reject(new Error('nobody connects here')),
         now: () => performance.now(),

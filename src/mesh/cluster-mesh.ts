@@ -10,8 +10,8 @@
  */
 import type { NodePool } from '../backend/pool.ts';
 import { notSupported, type PosternError } from '../base/errors.ts';
-import type { RouterLog } from '../execute/context.ts';
 import type { Mesh, ReadyMesh } from '../execute/mesh.ts';
+import type { Log } from '../observe/log.ts';
 import { parseDsn } from '../pg/dsn.ts';
 import type { ControlConnection } from '../platform/control-connection.ts';
 import { buildMesh, settingsText } from './build.ts';
@@ -38,7 +38,7 @@ export interface ClusterMeshOptions {
   /** Home's mark, over a connection that is kept. */
   readonly askHome: (text: string) => Promise<(string | null)[][]>;
   readonly openPool: (node: MeshNode, database: string) => NodePool;
-  readonly log: RouterLog;
+  readonly log: Log;
   /** Monotonic milliseconds. */
   readonly now: () => number;
 }

@@ -147,7 +147,7 @@ const RELATIONS = `SELECT coalesce(json_agg(json_build_object(
 const FULL_NAME = `quote_ident(n.nspname) || '.' || quote_ident(y.typname)`;
 
 /** In the order in which they were made, so that each finds what it is made of. */
-const TYPES = `SELECT coalesce(json_agg(json_build_object('schema', schema, 'name', name, 'text', text) ORDER BY oid), '[]') FROM (
+export const TYPES = `SELECT coalesce(json_agg(json_build_object('schema', schema, 'name', name, 'text', text) ORDER BY oid), '[]') FROM (
   SELECT y.oid, n.nspname AS schema, y.typname AS name, CASE y.typtype
     WHEN 'e' THEN 'CREATE TYPE ' || ${FULL_NAME} || ' AS ENUM (' ||
       (SELECT coalesce(string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder), '') FROM pg_enum e WHERE e.enumtypid = y.oid) || ')'

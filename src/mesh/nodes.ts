@@ -9,7 +9,7 @@ import { createHmac } from 'node:crypto';
 import { notSupported, type PosternError } from '../base/errors.ts';
 import type { NodeInfo } from '../catalog/map.ts';
 import { collationQuestion } from '../execute/collations.ts';
-import { type Dsn, parseDsn } from '../pg/dsn.ts';
+import { type Dsn, formatDsn, parseDsn } from '../pg/dsn.ts';
 import { IDENTIFIER_BYTES_MAX, quoteIdentifier, quoteLiteral } from '../pg/identifier.ts';
 import { ControlConnection, ServerError } from '../platform/control-connection.ts';
 import type { LocaleDefinition, Sorter } from './definition.ts';
@@ -42,7 +42,7 @@ export function meshDatabaseOf(database: string): string {
 }
 
 /** Several clusters may have databases on one server. */
-function meshRoleOf(clusterId: string): string {
+export function meshRoleOf(clusterId: string): string {
   return `postern_mesh_${clusterId.replaceAll('-', '').slice(0, 12)}`;
 }
 
@@ -93,11 +93,15 @@ export function serversText(
   const required = options.isSuperuser ? ", password_required 'false'" : '';
   return nodes
     .flatMap((node) => {
-      const { host, port, database, sslmode } = reachOf(node);
+      const { hosts, database, sslmode } = reachOf(node);
       const server = serverName(node.id);
+      const host = quoteLiteral(hosts.map((one) => one.host).join(','));
+      const port = hosts.map((one) => one.port).join(',');
+      // libpq then asks each of them.
+      const primary = hosts.length > 1 ? ", target_session_attrs 'primary'" : '';
       const ssl = sslmode === undefined ? '' : `, sslmode ${quoteLiteral(sslmode)}`;
       return [
-        `CREATE SERVER ${server} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host ${quoteLiteral(host)}, port '${port}',` +
+        `CREATE SERVER ${server} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host ${host}, port '${port}'${primary},` +
           ` dbname ${quoteLiteral(database)}${ssl}, connect_timeout '5', application_name 'postern mesh',` +
           ` updatable 'false', truncatable 'false', async_capable 'true', fetch_size '${FETCH_SIZE}')`,
         `CREATE USER MAPPING FOR PUBLIC SERVER ${server} OPTIONS (user ${quoteLiteral(role)},` +
@@ -108,12 +112,13 @@ export function serversText(
 }
 
 function reachOf({ dsn, reach }: MeshNode): Dsn {
-  return { ...parseDsn(dsn), ...reach };
+  const said = parseDsn(dsn);
+  return reach ? { ...said, ...reach, hosts: [reach] } : said;
 }
 
 const versionOf = (provider: string) =>
   `(SELECT coalesce(max(pg_collation_actual_version(oid)), '') FROM pg_collation WHERE collprovider = '${provider}')`;
-const SORTING = `json_build_object('default', (${collationQuestion([{ schema: 'pg_catalog', name: 'pg_class' }], false)}),
+export const SORTING = `json_build_object('default', (${collationQuestion([{ schema: 'pg_catalog', name: 'pg_class' }], false)}),
   'libc', ${versionOf('c')}, 'icu', ${versionOf('i')})`;
 
 export async function readSide(node: MeshNode, connection: ControlConnection): Promise<NodeSide> {
@@ -150,12 +155,9 @@ export async function openMeshDatabase(
         );
     }
   }
-  const login = `${encodeURIComponent(dsn.user)}${dsn.password === undefined ? '' : `:${encodeURIComponent(dsn.password)}`}`;
-  const host = dsn.host.includes(':') ? `[${dsn.host}]` : encodeURIComponent(dsn.host);
-  const query = dsn.sslmode === undefined ? '' : `?sslmode=${dsn.sslmode}`;
   const mesh = await ControlConnection.open({
     nodeName: node.name,
-    dsn: `postgres://${login}@${host}:${dsn.port}/${encodeURIComponent(database)}${query}`,
+    dsn: formatDsn({ ...dsn, database }),
     applicationName: 'postern mesh',
   });
   try {

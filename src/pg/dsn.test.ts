@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { describeDsn, parseDsn } from './dsn.ts';
+import { describeDsn, formatDsn, parseDsn, parseDsnOfOneServer } from './dsn.ts';
 
 describe('parseDsn', () => {
   it('reads a whole URI', () => {
@@ -10,6 +10,7 @@ describe('parseDsn', () => {
     expect({ ...dsn, options: [...dsn.options] }).toEqual({
       host: 'db.example',
       port: 5433,
+      hosts: [{ host: 'db.example', port: 5433 }],
       user: 'ann',
       password: 's@cret',
       database: 'shop',
@@ -77,14 +78,52 @@ describe('parseDsn', () => {
     ["host='x", 'neither'],
     ['postgres://h:99999/d', 'port'],
     ['postgres://h:x/d', 'port'],
-    ['postgres://a,b/d', 'several hosts'],
-    ['postgres://a:1,b:2/d', 'several hosts'],
+    ['host=a,b port=1,2,3', '3 ports for 2 hosts'],
+    ['host=a port=1,2', '2 ports for 1 host'],
+    ['postgres://a:1,b:x/d', 'port'],
+    ['postgres://a:1,b:2:3/d', 'brackets'],
+    [`host=${'a,'.repeat(16)}`, 'more than 16'],
     ['postgres://::1/d', 'brackets'],
     ['postgres://u:50%@h/d', '%25'],
     ['postgres://h/d?sslmode=maybe', 'sslmode'],
     ['postgres://h/d?x', 'parameter'],
   ])('refuses %s', (text, reason) => {
     expect(() => parseDsn(text)).toThrow(reason);
+  });
+
+  it.each([
+    ['postgres://a,b/d', ['a:5432', 'b:5432']],
+    ['postgres://u:p@a:1,[::1]:2,c/d', ['a:1', '::1:2', 'c:5432']],
+    ['postgres:///d?host=a,b&port=7', ['a:7', 'b:7']],
+    ['host=a,/run/pg port=1,2', ['a:1', '/run/pg:2']],
+    ["host='a, b,' port=7", ['a:7', 'b:7', 'localhost:7']],
+  ])('reads the hosts of %s', (text, hosts) => {
+    const dsn = parseDsn(text);
+    expect(dsn.hosts.map(({ host, port }) => `${host}:${port}`)).toEqual(hosts);
+    expect(dsn).toMatchObject(dsn.hosts[0]!);
+    expect(() => parseDsnOfOneServer(text)).toThrow('several hosts');
+  });
+
+  it('writes what it reads', () => {
+    const word = fc.string({ minLength: 1, unit: 'grapheme' }).filter((text) => !text.includes('\0'));
+    const host = fc.record({
+      host: fc.constantFrom('a', 'db.example', '::1', '/run/pg', '10.0.0.1'),
+      port: fc.integer({ min: 1, max: 65_535 }),
+    });
+    const dsns = fc.record({
+      hosts: fc.array(host, { minLength: 1, maxLength: 4 }),
+      user: word,
+      password: fc.option(word, { nil: undefined }),
+      database: word,
+      sslmode: fc.constantFrom(undefined, 'disable', 'verify-full'),
+      options: fc.constant(new Map([['application_name', 'a&b=c %']])),
+    });
+    fc.assert(
+      fc.property(dsns, (dsn) => {
+        const whole = { ...dsn, ...dsn.hosts[0]! };
+        expect(parseDsn(formatDsn(whole as Parameters<typeof formatDsn>[0]))).toEqual(whole);
+      }),
+    );
   });
 
   it('never repeats the text in an error', () => {
@@ -116,5 +155,6 @@ describe('parseDsn', () => {
 
   it('describes itself without the password', () => {
     expect(describeDsn(parseDsn('postgres://u:hunter2@[::1]:7/d'))).toBe('u@[::1]:7/d');
+    expect(describeDsn(parseDsn('postgres://u:hunter2@a,[::1]:7/d'))).toBe('u@a:5432,[::1]:7/d');
   });
 });

@@ -1,6 +1,6 @@
 /**
  * Connection strings, as libpq reads them: the URI form (postgres://user:password@host:port/database?name=value) and the
- * key=value form (host=… port=… dbname=…). What the text leaves out comes from PGHOST, PGPORT, PGUSER, PGPASSWORD,
+ * key=value form (host=… port=… dbname=…). Both may name several hosts, of which one is the primary at a time. What the text leaves out comes from PGHOST, PGPORT, PGUSER, PGPASSWORD,
  * PGDATABASE and PGSSLMODE of the environment that is passed in, then from PostgreSQL's defaults.
  * Source: PostgreSQL documentation, "Connection Strings" and "Environment Variables" of libpq.
  *
@@ -9,12 +9,20 @@
 import { invalidParameter, type PosternError } from '../base/errors.ts';
 
 const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
-type SslMode = (typeof SSL_MODES)[number];
+export type SslMode = (typeof SSL_MODES)[number];
 
-export interface Dsn {
+/** A primary and its standbys are a handful. */
+const HOSTS_MAX = 16;
+
+export interface Host {
   /** A host name, an address (IPv6 without brackets), or the directory of a Unix socket if it begins with '/'. */
   readonly host: string;
   readonly port: number;
+}
+
+export interface Dsn extends Host {
+  /** All of them, in the order of the text; `host` and `port` are the first's. */
+  readonly hosts: readonly Host[];
   readonly user: string;
   readonly password: string | undefined;
   readonly database: string;
@@ -37,16 +45,13 @@ export function parseDsn(text: string, env: Environment = {}): Dsn {
     return value === undefined || value === '' ? undefined : value;
   };
   const hostAddress = take('hostaddr');
-  const host = hostAddress ?? take('host') ?? (env.PGHOST || 'localhost');
+  const hostText = hostAddress ?? take('host') ?? (env.PGHOST || 'localhost');
   said.delete('host');
-  const portText = take('port') ?? (env.PGPORT || '5432');
-  if (host.includes(',') || portText.includes(',')) {
-    throw malformed('it names several hosts, and one connection string stands for one server here');
-  }
+  const hosts = pairHosts(hostText, take('port') ?? (env.PGPORT || '5432'));
   const user = take('user') ?? (env.PGUSER || env.USER || env.USERNAME || 'postgres');
   return {
-    host,
-    port: parsePort(portText),
+    ...hosts[0]!,
+    hosts,
     user,
     password: take('password') ?? (env.PGPASSWORD || undefined),
     database: take('dbname') ?? (env.PGDATABASE || user),
@@ -55,10 +60,36 @@ export function parseDsn(text: string, env: Environment = {}): Dsn {
   };
 }
 
+/** parseDsn() for what works with one server, and could not tell which of several is meant. */
+export function parseDsnOfOneServer(text: string, env: Environment = {}): Dsn {
+  const dsn = parseDsn(text, env);
+  if (dsn.hosts.length > 1)
+    throw malformed('it names several hosts, and one connection string stands for one server here');
+  return dsn;
+}
+
 /** For messages and reports: where it points to, and never the password. */
 export function describeDsn(dsn: Dsn): string {
-  const host = dsn.host.includes(':') ? `[${dsn.host}]` : dsn.host;
-  return `${dsn.user}@${host}:${dsn.port}/${dsn.database}`;
+  return `${dsn.user}@${describeHosts(dsn.hosts)}/${dsn.database}`;
+}
+
+/** `a:5432,[::1]:5433`. */
+export function describeHosts(hosts: readonly Host[]): string {
+  return hosts.map(({ host, port }) => `${host.includes(':') ? `[${host}]` : host}:${port}`).join(',');
+}
+
+/** The same as a URI that holds everything, for parseDsn() to read. */
+export function formatDsn(dsn: Dsn): string {
+  const secret = dsn.password === undefined ? '' : `:${encodeURIComponent(dsn.password)}`;
+  const hosts = dsn.hosts.map(
+    ({ host, port }) => `${host.includes(':') ? `[${host}]` : encodeURIComponent(host)}:${port}`,
+  );
+  const said = [...(dsn.sslmode === undefined ? [] : [['sslmode', dsn.sslmode] as const]), ...dsn.options];
+  const query = said.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(value)}`);
+  return (
+    `postgres://${encodeURIComponent(dsn.user)}${secret}@${hosts.join(',')}/${encodeURIComponent(dsn.database)}` +
+    (query.length === 0 ? '' : `?${query.join('&')}`)
+  );
 }
 
 function parseUri(text: string): Map<string, string> {
@@ -77,16 +108,15 @@ function parseUri(text: string): Map<string, string> {
     said.set('user', decode(colon < 0 ? userInfo : userInfo.slice(0, colon)));
     if (colon >= 0) said.set('password', decode(userInfo.slice(colon + 1)));
   }
-  const hostAndPort = authority.slice(atSign + 1);
-  const match = /^(?:\[([^\]]*)\]|([^:]*))(?::([^:]*))?$/.exec(hostAndPort);
-  if (!match) {
-    // Several hosts hold several colons: they are named as that by the caller.
-    if (hostAndPort.includes(',')) said.set('host', hostAndPort);
-    else throw malformed("its host and port can't be told apart (an IPv6 address stands in brackets)");
-  } else {
-    said.set('host', decode(match[1] ?? match[2] ?? ''));
-    if (match[3] !== undefined) said.set('port', decode(match[3]));
-  }
+  const places = authority
+    .slice(atSign + 1)
+    .split(',')
+    .map((place) => /^(?:\[([^\]]*)\]|([^:]*))(?::([^:]*))?$/.exec(place));
+  if (places.includes(null))
+    throw malformed("its host and port can't be told apart (an IPv6 address stands in brackets)");
+  said.set('host', places.map((match) => decode(match![1] ?? match![2] ?? '')).join(','));
+  if (places.some((match) => match![3] !== undefined))
+    said.set('port', places.map((match) => decode(match![3] ?? '')).join(','));
   if (queryAt < 0) return said;
   for (const pair of afterScheme.slice(queryAt + 1).split('&')) {
     if (pair === '') continue;
@@ -122,6 +152,18 @@ function decode(text: string): string {
   throw malformed(
     'it has a "%" that is not followed by two hexadecimal digits of a UTF-8 text (write %25 for a "%")',
   );
+}
+
+/** As libpq: as many ports as hosts, or one for all of them; an empty host or port is the default. */
+function pairHosts(hostText: string, portText: string): Host[] {
+  const names = hostText.split(',').map((host) => host.trim() || 'localhost');
+  const ports = portText.split(',').map((port) => parsePort(port.trim() || '5432'));
+  if (ports.length > 1 && ports.length !== names.length)
+    throw malformed(
+      `it has ${ports.length} ports for ${names.length} ${names.length === 1 ? 'host' : 'hosts'}`,
+    );
+  if (names.length > HOSTS_MAX) throw malformed(`it names more than ${HOSTS_MAX} hosts`);
+  return names.map((host, at) => ({ host, port: ports[at] ?? ports[0]! }));
 }
 
 function parsePort(text: string): number {

@@ -12,6 +12,7 @@ import type { LookupRead } from './lookup-reads.ts';
 import type { UniqueSpec } from './lookups.ts';
 import type { PlacementOptions } from './placement-options.ts';
 import type { ReferenceWritePlacement } from './reference-write.ts';
+import type { RoleChanges } from './role-passwords.ts';
 import type { Scatter, ScatteredPlacement } from './scatter.ts';
 import type { SequenceUse } from './sequences.ts';
 
@@ -114,6 +115,9 @@ export type SessionEffect =
   | { readonly kind: 'discardAll' }
   /** SQL-level PREPARE / EXECUTE / DEALLOCATE. */
   | { readonly kind: 'sqlPrepare' }
+  /** `channel` undefined: all of them. */
+  | { readonly kind: 'listen'; readonly channel: string }
+  | { readonly kind: 'unlisten'; readonly channel: string | undefined }
   /** The session needs a backend of its own from now on; `reason` is for logs and views. */
   | { readonly kind: 'pin'; readonly reason: string }
   | { readonly kind: 'ddl' };
@@ -321,4 +325,5 @@ export interface QueryPlan {
   readonly statements: readonly StatementPlan[];
   /** libpg-query could not parse it: let a server say so in its own words (home node, text unchanged). */
   readonly unparsed: boolean;
+  readonly roles?: RoleChanges | undefined;
 }

@@ -18,6 +18,7 @@ import type { QueryPlan, SessionEffect, StatementPlan, Uses } from './plan.ts';
 import { ANYWHERE, type PlanParts, planQueryNode, planSelect, type Request } from './query.ts';
 import { commitSchemaIsPrivate, dumpWouldLack, leafSchemaIsPrivate, snapshotOfOneNode } from './refusal.ts';
 import type { PlanContext } from './resolve.ts';
+import { roleChangesOf } from './role-passwords.ts';
 import { sequenceUseOf } from './sequences.ts';
 import { planNonQuery } from './statement-kinds.ts';
 import { refuseUsesOfViews, withViews } from './views.ts';
@@ -65,7 +66,8 @@ function planText(text: string, context: PlanContext, depth: number): QueryPlan 
     }
     pathChanges ||= plan.effects.some(changesSearchPath);
   }
-  if (expanded.size === 0 || depth >= VIEW_DEPTH_MAX) return { text, statements, unparsed: false };
+  if (expanded.size === 0 || depth >= VIEW_DEPTH_MAX)
+    return { text, statements, unparsed: false, roles: roleChangesOf(parsed.statements, sql) };
   const slice = (start: number, end: number) => sql.toString('utf8', start, end);
   let at = 0;
   let whole = '';

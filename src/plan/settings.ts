@@ -3,7 +3,7 @@
  * or its bytes wrongly, and which it therefore refuses.
  */
 import type { DiscardStmt, Node, VariableSetStmt } from '@pgsql/types';
-import { invalidParameter, notSupported } from '../base/errors.ts';
+import { fixedAtStartUp, invalidParameter, notSupported } from '../base/errors.ts';
 import { COMMIT_SCHEMA, LEAF_SCHEMA } from '../catalog/map.ts';
 import type { SessionEffect } from './plan.ts';
 import { commitSchemaIsPrivate, leafSchemaIsPrivate } from './refusal.ts';
@@ -45,6 +45,9 @@ function constantText(node: Node): string {
   return ival ? String(ival.ival ?? 0) : (fval?.fval ?? '');
 }
 
+/** Of the start-up packet alone: whose a client is. */
+export const TENANT_SETTING = 'postern.tenant';
+
 /** Throws if the session must not have this value. `values` undefined: not known in advance. */
 export function refuseSetting(name: string, values: readonly string[] | undefined): void {
   if (name === 'client_encoding') {
@@ -57,6 +60,8 @@ export function refuseSetting(name: string, values: readonly string[] | undefine
     if (!['on', 'true', 'yes', '1', 't', 'y'].includes(value)) {
       throw notSupported('standard_conforming_strings must be on', "Write backslash escapes as E'…'.");
     }
+  } else if (name === TENANT_SETTING) {
+    throw fixedAtStartUp(name);
   } else if (name === 'postern.consistent_reads') {
     const value = values?.[0]?.toLowerCase();
     if (value !== undefined && !BOOLEANS.has(value))

@@ -61,7 +61,9 @@ describe('transactions and settings', () => {
     ['DEALLOCATE ALL', [{ kind: 'sqlPrepare' }]],
     ['EXPLAIN EXECUTE p', [{ kind: 'sqlPrepare' }]],
     ['CREATE TABLE x (a int)', [{ kind: 'ddl' }]],
-    ['UNLISTEN *', []],
+    ['LISTEN "News"', [{ kind: 'listen', channel: 'News' }]],
+    ['UNLISTEN news', [{ kind: 'unlisten', channel: 'news' }]],
+    ['UNLISTEN *', [{ kind: 'unlisten', channel: undefined }]],
     ['SELECT pg_advisory_unlock_all()', []],
     ['SELECT pg_advisory_xact_lock(1)', []],
   ])('%s', (text, effects) => {
@@ -78,7 +80,6 @@ describe('transactions and settings', () => {
     'CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql RETURN 1',
     'SELECT pg_advisory_lock(1)',
     'SELECT * FROM notes WHERE pg_try_advisory_lock_shared(id)',
-    'LISTEN x',
     'DECLARE c CURSOR WITH HOLD FOR SELECT 1',
     "LOAD 'x'",
     'SELECT setseed(0.5)',

@@ -66,9 +66,11 @@ function planSessionStatement({ node, facts }: Request): PlanParts | undefined {
       effects: [{ kind: 'closeCursor', name }],
     };
   }
-  if ('ListenStmt' in node) return { effects: [{ kind: 'pin', reason: 'LISTEN' }] };
-  // Without LISTEN, which pins, there is nothing to end; pools send it to every session.
-  if ('UnlistenStmt' in node || 'CheckPointStmt' in node) return {};
+  if ('ListenStmt' in node)
+    return { effects: [{ kind: 'listen', channel: node.ListenStmt.conditionname ?? '' }] };
+  if ('UnlistenStmt' in node)
+    return { effects: [{ kind: 'unlisten', channel: node.UnlistenStmt.conditionname }] };
+  if ('CheckPointStmt' in node) return {};
   if ('NotifyStmt' in node) return { effects: [{ kind: 'notify' }] };
   if ('LoadStmt' in node) return { effects: [{ kind: 'pin', reason: 'LOAD' }] };
   if ('DeallocateStmt' in node) return { effects: [{ kind: 'sqlPrepare' }] };

@@ -6,8 +6,13 @@
  * Invariant: an error of the server arrives as ServerError with all its fields, so that a client can be told the same.
  */
 import pg from 'pg';
-import { cannotConnect, connectionLost } from '../base/errors.ts';
-import { parseDsn } from '../pg/dsn.ts';
+import { cannotConnect, connectionLost, type PosternError } from '../base/errors.ts';
+import { type Dsn, parseDsn } from '../pg/dsn.ts';
+import { nodeTlsOf } from '../pg/dsn-tls.ts';
+import { clientOver, requireBinding } from './control-socket.ts';
+import { closeWhenOutdated, tryHosts } from './hosts.ts';
+import { connectToNode, type NodeSocket, TlsFailed, tryEncryptions } from './node-tls.ts';
+import { socketReason } from './tls-reason.ts';
 
 export interface ControlConnectionOptions {
   readonly nodeName: string;
@@ -21,6 +26,8 @@ export interface ControlConnectionOptions {
 const CONNECT_TIMEOUT_MS = 5_000;
 const STATEMENT_TIMEOUT_MS = 60_000;
 const LOCK_TIMEOUT_MS = 10_000;
+/** The server does not let in whoever comes like this (no line of its pg_hba.conf): it may without TLS, or with it. */
+const REFUSED_BY_RULE = '28000';
 /** How much longer than the server's own limit the client waits before it gives the connection up. */
 const ANSWER_GRACE_MS = 5_000;
 /** A session that holds locks and whose router is gone without a word is ended by its server after this. */
@@ -29,9 +36,10 @@ const IDLE_IN_TRANSACTION_TIMEOUT_MS = 120_000;
 /**
  * Nothing in a user's schema is called by accident; a server sees a vanished router soon, and lets go of the locks by
  * which others know that it lives; what the catalog has handed out (ids, generations) is durable whatever the default.
+ * The catalog's queries have many expressions and few rows: compiling them takes 100 ms, and running them one.
  */
 const SESSION_SETTINGS = `
-SET search_path = pg_catalog;
+SET search_path = pg_catalog; SET jit = off;
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')`;
 
@@ -96,16 +104,67 @@ export class ControlConnection {
     client.on('end', lost);
   }
 
+  /** To the primary among the hosts of the DSN. Rejects with 08001. */
   static async open(options: ControlConnectionOptions): Promise<ControlConnection> {
-    const statementTimeoutMs = options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS;
     const dsn = parseDsn(options.dsn);
+    const isOneOfSeveral = dsn.hosts.length > 1;
+    return tryHosts({
+      nodeName: options.nodeName,
+      hosts: dsn.hosts,
+      open: async (host) => {
+        const connection = await ControlConnection.openOn({ ...dsn, ...host }, options);
+        if (isOneOfSeveral) connection.onLost(closeWhenOutdated(dsn.hosts, host, () => connection.destroy()));
+        return connection;
+      },
+      isPrimary: async (connection) => {
+        const [row] = await connection.query<{ isPrimary: boolean }>(
+          'SELECT NOT pg_is_in_recovery() AS "isPrimary"',
+        );
+        return row?.isPrimary === true;
+      },
+      close: (connection) => connection.destroy(),
+    });
+  }
+
+  /** To this host, whether it is a primary or not. */
+  static async openOn(dsn: Dsn, options: Omit<ControlConnectionOptions, 'dsn'>): Promise<ControlConnection> {
+    const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+    const reach = { host: dsn.host, port: dsn.port, tls: nodeTlsOf(dsn), timeoutMs };
+    return tryEncryptions(
+      reach,
+      async (encryption) => {
+        const startedMs = performance.now();
+        let opened: NodeSocket;
+        try {
+          opened = await connectToNode(reach, encryption);
+        } catch (error) {
+          throw failed(options.nodeName, error);
+        }
+        const remainingMs = Math.max(timeoutMs - (performance.now() - startedMs), 1);
+        return ControlConnection.#logIn(dsn, { ...options, connectTimeoutMs: remainingMs }, opened);
+      },
+      (error) => {
+        const cause = error instanceof Error ? error.cause : undefined;
+        return (
+          cause instanceof TlsFailed || (cause instanceof pg.DatabaseError && cause.code === REFUSED_BY_RULE)
+        );
+      },
+    );
+  }
+
+  static async #logIn(
+    dsn: Dsn,
+    options: Omit<ControlConnectionOptions, 'dsn'>,
+    opened: NodeSocket,
+  ): Promise<ControlConnection> {
+    const statementTimeoutMs = options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS;
     const client = new pg.Client({
       host: dsn.host,
       port: dsn.port,
       user: dsn.user,
       database: dsn.database,
       ...(dsn.password === undefined ? {} : { password: dsn.password }),
-      ssl: sslOptions(dsn.sslmode),
+      ...clientOver(opened),
       application_name: options.applicationName ?? 'postern control',
       connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
       statement_timeout: statementTimeoutMs,
@@ -116,12 +175,14 @@ export class ControlConnection {
       keepAliveInitialDelayMillis: 10_000,
     });
     const connection = new ControlConnection(options.nodeName, client);
+    const binding = requireBinding(client, nodeTlsOf(dsn), dsn.password);
     try {
       await client.connect();
+      binding.check();
       await client.query(SESSION_SETTINGS);
     } catch (error) {
       connection.destroy();
-      throw cannotConnect(options.nodeName, error instanceof Error ? error.message : String(error));
+      throw failed(options.nodeName, error);
     }
     return connection;
   }
@@ -134,8 +195,11 @@ export class ControlConnection {
     this.#lostListeners.push(listener);
   }
 
-  onNotification(listener: (channel: string) => void): void {
-    this.#client.on('notification', (message) => listener(message.channel));
+  /** `processId`: of the backend that has notified. */
+  onNotification(listener: (channel: string, payload: string, processId: number) => void): void {
+    this.#client.on('notification', ({ channel, payload = '', processId }) =>
+      listener(channel, payload, processId),
+    );
   }
 
   /** The rows of one statement; of the last one, if `text` holds several (then without values). */
@@ -206,12 +270,20 @@ export class ControlConnection {
   }
 }
 
+function failed(nodeName: string, cause: unknown): PosternError {
+  const failure = cannotConnect(nodeName, cause instanceof Error ? socketReason(cause) : String(cause));
+  failure.cause = cause;
+  return failure;
+}
+
 /** What pg throws, as what Postern throws: the server's own error with all its fields, or a lost connection. */
 export function translateError(connection: ControlConnection, error: unknown): Error {
   if (!(error instanceof pg.DatabaseError)) {
     // pg's own errors are all about the connection: closed, ended, or an answer that never came.
     connection.destroy();
-    return connectionLost(connection.nodeName);
+    const lost = connectionLost(connection.nodeName);
+    lost.cause = error;
+    return lost;
   }
   const fields = new Map<string, string>();
   for (const [letter, property] of FIELD_CODES) {
@@ -220,9 +292,4 @@ export function translateError(connection: ControlConnection, error: unknown): E
   }
   fields.set('M', error.message);
   return new ServerError(connection.nodeName, fields);
-}
-
-function sslOptions(sslmode: string | undefined): boolean | { rejectUnauthorized: boolean } {
-  if (sslmode === 'require') return { rejectUnauthorized: false };
-  return sslmode === 'verify-ca' || sslmode === 'verify-full';
 }

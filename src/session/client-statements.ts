@@ -32,6 +32,17 @@ export class ClientStatements {
     return this.#named.get(name);
   }
 
+  /** All of them; undefined: what a name stands for may still be taken back. */
+  all(): readonly ClientStatement[] | undefined {
+    if (this.#named.isOpen || this.writeSuspended) return undefined;
+    return this.#named.names().map((name) => this.#named.get(name)!);
+  }
+
+  /** As the session had them in another process. */
+  restore(statements: readonly ClientStatement[]): void {
+    for (const statement of statements) this.#named.put(statement.name, statement);
+  }
+
   nextBatch(): void {
     this.#named.nextBatch();
   }

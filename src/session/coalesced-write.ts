@@ -21,6 +21,7 @@ export class CoalescedWrite implements Member, MemberOwner {
   readonly row: boolean;
   readonly describe: boolean;
   readonly affinity: number;
+  readonly tenant: string | number | undefined;
   /** It shares no transaction with others, whatever its session has set. */
   readonly apart: boolean;
   single = false;
@@ -41,6 +42,8 @@ export class CoalescedWrite implements Member, MemberOwner {
     row: boolean;
     describe: boolean;
     affinity: number;
+    /** Of its shard key; undefined: none. */
+    bucket: number | undefined;
     apart: boolean;
     /** For the extended protocol: whose its errors are. The simple one hears them as it runs alone, with the text as it came. */
     errors: RequestTag | undefined;
@@ -54,6 +57,7 @@ export class CoalescedWrite implements Member, MemberOwner {
     this.row = options.row;
     this.describe = options.describe;
     this.affinity = options.affinity;
+    this.tenant = options.conversation.state.tenant ?? options.bucket;
     this.apart = options.apart;
     this.#errors = options.errors;
     this.#runAlone = options.runAlone;

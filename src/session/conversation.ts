@@ -29,6 +29,7 @@ import type { Lease } from './lease.ts';
 import { bucketByLookup } from './lookup-reads.ts';
 import type { LookupWrites } from './lookup-writes.ts';
 import { MeshReads } from './mesh-reads.ts';
+import { SessionNotifications } from './notifications.ts';
 import type { RunningPieces } from './pieces.ts';
 import type { LocalAnswer, Responses } from './responses.ts';
 import { SessionSequences } from './sequences.ts';
@@ -85,6 +86,7 @@ export class Conversation {
   /** What is read through the mesh. */
   readonly mesh: MeshReads = new MeshReads(this);
   readonly sequences: SessionSequences = new SessionSequences(this);
+  readonly notifications: SessionNotifications = new SessionNotifications(this);
   /** A statement over several buckets, while its pieces run. */
   runningPieces: Pick<RunningPieces, 'cancel' | 'pause' | 'resume'> | undefined;
   /** What such a COPY changes of unique values off the shard key. */
@@ -99,6 +101,7 @@ export class Conversation {
     this.state = state;
     this.lease = lease;
     this.responses = responses;
+    responses.isToldElsewhere = (channel) => this.notifications.isListeningTo(channel);
   }
 
   get homeNodeId(): number {
@@ -189,6 +192,11 @@ export class Conversation {
   /** Takes back a write that is under way; false: there is none. */
   cancelWrite(): boolean {
     this.#write?.cancel();
+    return this.#write !== undefined;
+  }
+
+  /** Is a write of its own with the coalescer? */
+  get awaitsBatch(): boolean {
     return this.#write !== undefined;
   }
 
@@ -292,6 +300,7 @@ export class Conversation {
           lease.unpin();
           this.deallocate(undefined)?.done();
           this.sequences.forget();
+          this.notifications.unlisten(undefined);
           return { tag: 'DISCARD ALL' };
         });
       case 'resetAll': {
@@ -322,6 +331,16 @@ export class Conversation {
           return { tag: statement.effects.length === 1 && /^\s*reset/i.test(text) ? 'RESET' : 'SET' };
         });
       }
+      case 'listen':
+        if (!outside || !this.notifications.takesListen) return undefined;
+        return lease
+          .drained()
+          .then(() => this.notifications.listen(effect.channel))
+          .then(() => ({ tag: 'LISTEN' }));
+      case 'unlisten':
+        if (!outside) return undefined;
+        this.notifications.unlisten(effect.channel);
+        return this.notifications.takesUnlisten ? { tag: 'UNLISTEN' } : undefined;
       case 'sqlPrepare': {
         const name = deallocated(text);
         if (name === undefined || lease.failed || state.transaction === 'failed') return undefined;
@@ -385,11 +404,15 @@ export class Conversation {
       this.lease.noteEffects(statement.effects);
       if (statement.effects[0]?.kind === 'begin' && this.state.beginText === '')
         this.state.beginText = Buffer.from(plan.text).toString('utf8', statement.start, statement.end);
-      for (const { kind } of statement.effects) {
-        if (kind === 'commit') {
+      for (const effect of statement.effects) {
+        const { kind } = effect;
+        if (kind === 'unlisten')
+          afterwards = together(afterwards, this.notifications.noteUnlisten(effect.channel));
+        else if (kind === 'commit') {
           this.lease.outcomeAtStake = true;
-          if (this.lease.ddlUncommitted) afterwards = () => this.onDdl();
-        } else if (kind === 'ddl') afterwards = () => this.onDdl();
+          afterwards = this.notifications.noteCommit();
+          if (this.lease.ddlUncommitted) afterwards = together(afterwards, () => this.onDdl());
+        } else if (kind === 'ddl') afterwards = together(afterwards, () => this.onDdl());
         else if (kind === 'discardAll' || (kind === 'sqlPrepare' && DEALLOCATES_ALL.test(plan.text))) {
           // They drop the router's own prepared statements as well, which what follows in the pipeline must not use.
           connection.prepared.clear();

@@ -36,6 +36,7 @@ import {
   type PreparedExecution,
 } from './prepared-execution.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
+import { hashPasswords } from './role-passwords.ts';
 import { columnsOfPortal, ScatteredStatements } from './scattered.ts';
 import { FAILING_TEXT } from './simple-protocol.ts';
 import { endsTransaction } from './transaction-control.ts';
@@ -70,6 +71,11 @@ export class ExtendedProtocol {
     this.#statements.beforeQuery();
     this.#portals.put('', undefined);
     return handle();
+  }
+
+  /** The statements, for a session that goes on in another process; undefined: there is more than those now. */
+  get statementsAtRest(): ClientStatements | undefined {
+    return this.#held || this.#portals.size > 0 ? undefined : this.#statements;
   }
 
   /** Portals live as long as their transaction. */
@@ -140,7 +146,7 @@ export class ExtendedProtocol {
 
   /** Sends what was held back, on a backend of the session's. */
   async #sendHeld(held: HeldWrite): Promise<void> {
-    const connection = await this.#c.lease.ensure(held.nodeId);
+    const connection = await this.#c.lease.ensure(held.nodeId, held.tag.leaf?.bucket);
     const { responses, lease } = this.#c;
     lease.unsynced = true;
     const name = this.#execution.prepareOn(connection, held.shared, held.tag);
@@ -168,6 +174,7 @@ export class ExtendedProtocol {
       return;
     }
     const status = this.#c.currentStatus();
+    responses.answered++;
     this.#c.inTurn({ write: (writer) => encodeReadyForQuery(writer, status) });
     // Portals live as long as their transaction.
     if (status === 'I') this.#portals.clear();
@@ -233,6 +240,8 @@ export class ExtendedProtocol {
     const cached = this.#c.plan(text);
     const statement: ClientStatement = { name, text, oids, cached, described: undefined };
     const { plan } = cached;
+    const hashed = plan.roles && hashPasswords(this.#c, plan);
+    if (hashed) return hashed.then((withHashes) => this.#parseText(name, withHashes, oids));
     if (plan.statements.length > 1)
       throw objectError('42601', 'cannot insert multiple commands into a prepared statement');
     const [only] = plan.statements;
@@ -326,7 +335,7 @@ export class ExtendedProtocol {
         return;
       }
     }
-    const connection = this.#c.lease.ensure(bound.nodeId);
+    const connection = this.#c.lease.ensure(bound.nodeId, bound.tag.leaf?.bucket);
     if (connection instanceof Promise)
       return connection.then((acquired) => this.#bindOn(acquired, statement, bound, reader));
     this.#bindOn(connection, statement, bound, reader);

@@ -49,6 +49,7 @@ export class HeldWrite {
       row: this.#row,
       describe: this.describe,
       affinity: this.#affinity,
+      bucket: this.tag.leaf?.bucket,
       apart: this.#apart,
       errors: this.tag,
       measurement: measure(conversation.state, this.statement.cached, this.nodeId),

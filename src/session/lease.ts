@@ -154,21 +154,22 @@ export class Lease implements BranchHost {
 
   /**
    * A backend of `nodeId` (undefined: any), with the client's settings, inside its transaction. Synchronous when one is held
-   * or idle, which is the usual case. Throws or rejects with PosternError or ServerError.
+   * or idle, which is the usual case. `bucket`: of the shard key, for a fair turn. Throws or rejects with PosternError or ServerError.
    */
-  ensure(nodeId: number | undefined): BackendConnection | Promise<BackendConnection> {
+  ensure(nodeId: number | undefined, bucket?: number): BackendConnection | Promise<BackendConnection> {
     if (this.ended) throw objectError('57P01', 'the client has gone');
+    this.backends.bucket = bucket;
     const held = this.connection;
-    if (!held && this.branches.agrees) return this.branches.enlist([]).then(() => this.ensure(nodeId));
+    if (!held && this.branches.agrees) return this.branches.enlist([]).then(() => this.ensure(nodeId, bucket));
     if (!held)
       return this.#acquire(nodeId ?? this.state.context.catalog.current.homeNodeId, nodeId === undefined);
-    if (this.#reading) return this.drained().then(() => this.ensure(nodeId));
+    if (this.#reading) return this.drained().then(() => this.ensure(nodeId, bucket));
     if (nodeId === undefined || held.address.nodeId === nodeId) {
       if (nodeId !== undefined) this.isFloating = false;
       if (this.state.transaction === 'virtual') return this.#begin(held, nodeId === undefined);
       return held;
     }
-    if (held.pendingCount > 0 && !this.unsynced) return this.drained().then(() => this.ensure(nodeId));
+    if (held.pendingCount > 0 && !this.unsynced) return this.drained().then(() => this.ensure(nodeId, bucket));
     if (this.unsynced || held.transactionStatus !== TransactionStatus.idle) {
       if (held.transactionStatus === TransactionStatus.failed && held.pendingCount === 0)
         throw inFailedTransaction();
@@ -180,7 +181,7 @@ export class Lease implements BranchHost {
     // be to wait for ever, without even letting go of the thread.
     this.onReady();
     assert(this.connection !== held || this.#reading, 'an idle backend is given back');
-    return this.ensure(nodeId);
+    return this.ensure(nodeId, bucket);
   }
 
   /** What a statement does to the session. To be called when it is sent. */
@@ -202,6 +203,9 @@ export class Lease implements BranchHost {
           break;
         case 'pin':
           this.pin(effect.reason);
+          break;
+        case 'listen':
+          this.pin('LISTEN');
           break;
         case 'sqlPrepare':
           this.pin('PREPARE');

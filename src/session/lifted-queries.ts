@@ -106,6 +106,7 @@ export class LiftedQueries {
       row: (write.valuesOnly && !write.returning) || write.updatesByKey,
       describe: write.returning,
       affinity: rowAffinity(write.rowParameters, this.#bind, frame.buffer),
+      bucket: bound.tag.leaf?.bucket,
       apart: write.apart === true,
       errors: undefined,
       measurement: measure(this.#c.state, statement.cached, bound.nodeId),
@@ -200,7 +201,7 @@ export class LiftedQueries {
     const { cached } = what.statement;
     const { plan } = cached;
     const measurement = measure(this.#c.state, cached, bound.nodeId);
-    const connection = this.#c.lease.ensure(bound.nodeId);
+    const connection = this.#c.lease.ensure(bound.nodeId, bound.tag.leaf?.bucket);
     const send = (acquired: BackendConnection): void | Promise<void> => {
       if (place === 'inside') {
         const sink = new LiftedAnswers(this.#c, {

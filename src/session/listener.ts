@@ -4,110 +4,97 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
-import { ask, borrow } from '../backend/internal-query.ts';
-import type { Settings } from '../backend/settings.ts';
+import { LoginCrowd, type LoginLimits } from '../admission/login-crowd.ts';
+import type { Authenticator } from '../auth/authenticator.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { notSupported, PosternError, shuttingDown, tooManyConnections } from '../base/errors.ts';
+import { shuttingDown, tooManyLogins } from '../base/errors.ts';
 import type { RouterContext } from '../execute/context.ts';
-import { quoteLiteral } from '../pg/identifier.ts';
-import {
-  encodeBackendKeyData,
-  encodeErrorResponse,
-  encodeParameterStatus,
-  encodeReadyForQuery,
-} from '../wire/backend.ts';
-import { FrameWriter } from '../wire/frame-writer.ts';
+import type { ClientTls } from '../platform/client-tls.ts';
+import { encodeBackendKeyData, encodeParameterStatus, encodeReadyForQuery } from '../wire/backend.ts';
+import { FrameReader } from '../wire/frame-reader.ts';
+import type { Admitted, ClientAdmission } from './client-admission.ts';
+import { type Departure, type Leaver, leaveAll } from './departures.ts';
+import { type AcceptedClient, bind, refuseClient } from './door.ts';
+import { unpackState } from './handover.ts';
+import type { HandedSession } from './handover-form.ts';
 import { ClientLogin, type LoggedIn, type LoginHost } from './login.ts';
+import { LoginFactsCache } from './login-facts.ts';
 import { ClientOutput } from './output.ts';
 import { Session } from './session.ts';
+import { SessionIds, type SessionRoutes, slotOf } from './session-ids.ts';
 import { ClientState } from './state.ts';
-import type { Users } from './users.ts';
+import type { SessionTimeouts } from './timeouts.ts';
 
-/** What a login has to know of the home node, remembered for a moment: many clients of one kind log in together. */
-interface LoginFacts {
-  readonly parameters: ReadonlyMap<string, string>;
-  readonly defaults: Settings;
-  readonly searchPath: string;
-  readonly atMs: number;
-}
+/** Of a client that sends before it is told that it may. */
+const EARLY_BYTES_MAX = 64 * 1024;
 
-/** Accepts clients for other processes: none of their bytes are read here. Errors and bounds are those of `listen`. */
-export async function openDoor(options: {
-  readonly address: { readonly host: string; readonly port: number };
-  readonly onClient: (client: AcceptedClient) => void;
-  readonly onError: (error: Error) => void;
-}): Promise<{ port: number; close(): void }> {
-  const server = createServer({ pauseOnConnect: true }, options.onClient);
-  const port = await bind(server, options.address);
-  server.on('error', options.onError);
-  return { port, close: () => void server.close() };
-}
-
-/** Tells a client of another process, before anything was read from it, why nobody serves it. */
-export function refuseClient(client: AcceptedClient, error: PosternError): void {
-  const writer = new FrameWriter();
-  const { sqlState, message, detail, hint } = error;
-  encodeErrorResponse(writer, new PosternError({ sqlState, message, detail, hint, severity: 'FATAL' }));
-  client.on('error', () => client.destroy());
-  client.setTimeout(REFUSED_LINGER_MS, () => client.destroy());
-  // What it has sent is read, or the system would throw away what it is told.
-  client.resume();
-  client.end(writer.take());
-}
-
-function bind(server: Server, address: { host: string; port: number }): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ host: address.host, port: address.port, backlog: 4_096 }, () => {
-      server.off('error', reject);
-      const bound = server.address();
-      resolve(typeof bound === 'object' && bound ? bound.port : address.port);
-    });
-  });
-}
-
-const KEEP_ALIVE_DELAY_MS = 30_000;
-const REFUSED_LINGER_MS = 5_000;
-const LOGIN_FACTS_FRESH_MS = 5_000;
-const LOGIN_FACTS_MAX = 1_000;
-
-/** Whoever a door lets in. */
-export type AcceptedClient = Socket;
-
-/** This process's place among those that share the port. */
-export interface SharedListener {
-  readonly index: number;
-  forwardCancel(processId: number, secretKey: Buffer): void;
+/** What bounds the clients of a listener. */
+export interface DoorBounds {
+  readonly admission: ClientAdmission;
+  readonly timeouts: SessionTimeouts;
+  readonly logins: LoginLimits;
+  readonly loginTimeoutMs: number;
+  readonly keepAliveMs: number;
+  /** To be called at each look at the clients. */
+  readonly onLook: () => void;
 }
 
 export class Listener implements LoginHost {
-  readonly users: Users;
-  readonly mockSecret = randomBytes(32);
-  readonly loginTimeoutMs: number;
+  readonly authenticator: Authenticator;
+  readonly tls: ClientTls | undefined;
+  loginTimeoutMs: number;
+  readonly counters = { evictedLogins: 0, refusedLogins: 0, cancels: 0, handedOver: 0, adopted: 0 };
   readonly #context: RouterContext;
   readonly #server: Server;
-  readonly #logins = new Set<ClientLogin>();
+  readonly #logins: LoginCrowd<ClientLogin>;
   readonly #sessions = new Map<number, { session: Session; secretKey: Buffer }>();
-  readonly #facts = new Map<string, LoginFacts>();
-  /** Session ids of a router of several processes: which one, in the first byte, and a number. */
-  readonly #shared: SharedListener | undefined;
+  readonly #facts: LoginFactsCache;
+  readonly #admission: ClientAdmission;
+  readonly #timeouts: SessionTimeouts;
+  readonly #looks: NodeJS.Timeout;
+  #keepAliveMs: number;
+  /** undefined: there is no other process, nor router. */
+  readonly #routes: SessionRoutes | undefined;
+  readonly #ids = new SessionIds();
   /** Of take(): the server does not know of them. */
   readonly #taken = new Set<Socket>();
   #onLastGone: (() => void) | undefined;
-  #nextNumber = 0;
+  /** Of sessions that may yet be handed to this process. */
+  #expectedIds: ReadonlySet<number> = new Set();
+  #departure: Departure | undefined;
+  /** Clients that have proved who they are, and have no session yet. */
+  #entering = 0;
   #closing = false;
+  #isThinningOut = false;
 
   constructor(
     context: RouterContext,
-    users: Users,
-    options: { readonly loginTimeoutMs?: number | undefined; readonly shared?: SharedListener | undefined },
+    authenticator: Authenticator,
+    options: {
+      readonly bounds: DoorBounds;
+      readonly routes?: SessionRoutes | undefined;
+      /** Default: there is none. */
+      readonly tls?: ClientTls | undefined;
+    },
   ) {
     this.#context = context;
-    this.users = users;
-    this.loginTimeoutMs = options.loginTimeoutMs ?? BOUNDS.loginTimeoutMs;
-    this.#shared = options.shared;
-    const keepAlive = { keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS };
-    this.#server = createServer({ noDelay: true, ...keepAlive }, (socket) => this.#onSocket(socket));
+    this.authenticator = authenticator;
+    this.tls = options.tls;
+    const { admission, timeouts, logins, loginTimeoutMs, keepAliveMs, onLook } = options.bounds;
+    this.loginTimeoutMs = loginTimeoutMs;
+    this.#keepAliveMs = keepAliveMs;
+    this.#admission = admission;
+    this.#timeouts = timeouts;
+    this.#logins = new LoginCrowd(logins);
+    this.#facts = new LoginFactsCache(context);
+    this.#routes = options.routes;
+    this.#server = createServer({ noDelay: true }, (socket) => this.#onSocket(socket));
+    this.#looks = setInterval(() => {
+      this.#timeouts.tick();
+      this.#thinOutSoon();
+      onLook();
+    }, BOUNDS.timeoutLookMs);
+    this.#looks.unref();
   }
 
   get database(): string {
@@ -116,6 +103,23 @@ export class Listener implements LoginHost {
 
   get sessionCount(): number {
     return this.#sessions.size;
+  }
+
+  /** Its clients are told to leave. */
+  get isLeaving(): boolean {
+    return this.#departure !== undefined || this.#closing;
+  }
+
+  /** Clients that have not logged in yet. */
+  get loginCount(): number {
+    return this.#logins.count;
+  }
+
+  /** For clients that come from now on; time-outs and places have reloads of their own. */
+  reload(bounds: Pick<DoorBounds, 'logins' | 'loginTimeoutMs' | 'keepAliveMs'>): void {
+    this.#logins.limits = bounds.logins;
+    this.loginTimeoutMs = bounds.loginTimeoutMs;
+    this.#keepAliveMs = bounds.keepAliveMs;
   }
 
   /** Resolves with the port. Rejects with the system's error (EADDRINUSE, EACCES …). */
@@ -127,14 +131,108 @@ export class Listener implements LoginHost {
 
   /** A client that another process has accepted, in place of listen(). */
   take(socket: AcceptedClient): void {
+    this.#own(socket);
+    this.#onSocket(socket);
+  }
+
+  #own(socket: AcceptedClient): void {
     socket.setNoDelay(true);
-    socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
+    socket.setKeepAlive(true, this.#keepAliveMs);
     this.#taken.add(socket);
     socket.on('close', () => {
       this.#taken.delete(socket);
       if (this.#taken.size === 0) this.#onLastGone?.();
     });
-    this.#onSocket(socket);
+  }
+
+  /** As take(), of a client that another process has served until now. */
+  adopt(socket: AcceptedClient, handed: HandedSession): void {
+    this.#own(socket);
+    socket.on('error', () => socket.destroy());
+    if (this.#closing) {
+      refuseClient(socket, shuttingDown());
+      return;
+    }
+    this.counters.adopted++;
+    const { state: packed } = handed;
+    socket.on('close', this.authenticator.adopt(packed.user, handed.credential));
+    const output = new ClientOutput(socket, this.#context.flushQueue);
+    const state = unpackState(packed, { context: this.#context, output });
+    const reader = new FrameReader({ frameBytesMax: BOUNDS.clientFrameBytesMax });
+    reader.push(Buffer.from(packed.unread, 'base64'));
+    const secretKey = Buffer.from(handed.secretKey, 'base64');
+    const place = this.#admission.adopt({ role: state.user, database: this.database, tenant: state.tenant });
+    const session = this.#begin(handed.id, { secretKey, socket, reader, state, place });
+    session.restore(packed);
+    session.start();
+  }
+
+  /** No new client is given one of these. */
+  expect(ids: readonly number[]): void {
+    this.#expectedIds = new Set(ids);
+  }
+
+  get sessionIds(): number[] {
+    return [...this.#sessions.keys()];
+  }
+
+  /**
+   * Has all clients leave, each between two of its transactions; at the end of the time, or when `atOnce` is aborted, those that are
+   * still there are ended with 57P01 wherever they are.
+   */
+  async depart(options: {
+    readonly timeoutMs: number;
+    /** Until then nobody is ended. */
+    readonly spareMs?: number | undefined;
+    readonly atOnce?: AbortSignal | undefined;
+    /** To another process. */
+    readonly send?: ((socket: AcceptedClient, handed: HandedSession) => Promise<void>) | undefined;
+  }): Promise<void> {
+    const { send } = options;
+    await leaveAll({
+      sessions: () => this.#departing(),
+      announce: (departure) => {
+        this.#departure = departure;
+      },
+      isMore: () => this.#logins.count + this.#entering > 0,
+      ...{ timeoutMs: options.timeoutMs, spareMs: options.spareMs, atOnce: options.atOnce },
+      send:
+        send &&
+        (({ id }, socket, state) => {
+          const secretKey = this.#sessions.get(id)!.secretKey.toString('base64');
+          const credential = this.authenticator.exportCredential(state.user);
+          this.counters.handedOver++;
+          return send(socket, { id, secretKey, credential, state });
+        }),
+    });
+    this.#stop();
+  }
+
+  #stop(): void {
+    this.#closing = true;
+    this.#server.close();
+    for (const login of [...this.#logins]) login.refuse(shuttingDown());
+  }
+
+  *#departing(): Iterable<Leaver> {
+    for (const { session } of this.#sessions.values()) yield session;
+  }
+
+  #begin(
+    id: number,
+    of: { secretKey: Buffer; socket: Socket; reader: FrameReader; state: ClientState; place: Admitted },
+  ): Session {
+    const { secretKey, socket, reader, state, place } = of;
+    const onClosed = (): void => {
+      this.#sessions.delete(id);
+      this.#timeouts.forget(session);
+      place.leave();
+    };
+    const session = new Session({ id, socket, reader, state, onClosed });
+    session.departure = this.#departure;
+    this.#timeouts.watch(session);
+    this.#sessions.set(id, { session, secretKey });
+    return session;
   }
 
   /** Stops accepting and ends every client with 57P01. */
@@ -144,26 +242,73 @@ export class Listener implements LoginHost {
     for (const login of [...this.#logins]) login.refuse(shuttingDown());
     for (const { session } of [...this.#sessions.values()]) session.shutDown();
     await closed;
+    clearInterval(this.#looks);
     if (this.#taken.size > 0) await new Promise<void>((resolve) => (this.#onLastGone = resolve));
   }
 
-  /** A key that fits no session is ignored, as PostgreSQL does. */
-  async cancel(processId: number, secretKey: Buffer): Promise<void> {
-    const shared = this.#shared;
-    if (shared && processId >>> 24 !== shared.index) {
-      shared.forwardCancel(processId, secretKey);
-      return;
-    }
+  /** A key that fits no session is ignored, as PostgreSQL does. `address`: of whoever asks. */
+  async cancel(processId: number, secretKey: Buffer, address?: string): Promise<void> {
+    if (this.#sessions.has(processId) || !this.#routes) await this.cancelOwn(processId, secretKey);
+    else if ([0, this.#routes.place().slot].includes(slotOf(processId)))
+      this.#routes.toOtherProcess(processId, secretKey);
+    else await this.#routes.toOtherRouter(processId, secretKey, address);
+  }
+
+  /** The same where the session can be no other process's: nobody else is asked. */
+  async cancelOwn(processId: number, secretKey: Buffer): Promise<void> {
     const found = this.#sessions.get(processId);
     if (!found || found.secretKey.length !== secretKey.length) return;
     if (!timingSafeEqual(found.secretKey, secretKey)) return;
+    this.counters.cancels++;
     await found.session.cancel();
   }
 
   async admit(client: LoggedIn): Promise<void> {
+    this.#logins.remove(client.login);
+    this.#entering++;
+    try {
+      const place = await this.#placeFor(client);
+      const isServed = await this.#serve(client, place).catch((error: unknown) => {
+        place.leave();
+        throw error;
+      });
+      if (!isServed) place.leave();
+    } finally {
+      this.#entering--;
+    }
+  }
+
+  /** Its place among the clients. One that goes away meanwhile waits no longer, nor does it take up room in the queue. */
+  async #placeFor({ socket, user, tenant }: LoggedIn): Promise<Admitted> {
+    const gone = new AbortController();
+    const onGone = (): void => gone.abort(shuttingDown());
+    const early: Buffer[] = [];
+    let earlyBytes = 0;
+    const onData = (chunk: Buffer): void => {
+      early.push(chunk);
+      earlyBytes += chunk.length;
+      if (earlyBytes > EARLY_BYTES_MAX) socket.pause();
+    };
+    socket.on('close', onGone);
+    // A socket that is not read says nothing of its end.
+    socket.on('data', onData);
+    socket.resume();
+    try {
+      if (socket.destroyed) onGone();
+      return await this.#admission.enter({ role: user, database: this.database, tenant }, gone.signal);
+    } finally {
+      socket.off('close', onGone);
+      socket.off('data', onData);
+      socket.pause();
+      if (earlyBytes > 0) socket.unshift(Buffer.concat(early));
+    }
+  }
+
+  /** False: it has gone. */
+  async #serve(client: LoggedIn, place: Admitted): Promise<boolean> {
     const { socket, user } = client;
-    const facts = await this.#loginFacts(user, client.defaults);
-    if (socket.destroyed) return;
+    const facts = await this.#facts.of(user, client.defaults);
+    if (socket.destroyed) return false;
     if (this.#closing) throw shuttingDown();
     const id = this.#freeId();
     // Protocol 3.2 has keys of up to 256 bytes; before, it was 4.
@@ -175,6 +320,8 @@ export class Listener implements LoginHost {
       output,
       defaults: facts.defaults,
       searchPathText: facts.searchPath,
+      tenant: client.tenant,
+      log: client.log,
     });
     const { writer } = output;
     writer.raw(client.greeting, 0, client.greeting.length);
@@ -184,73 +331,41 @@ export class Listener implements LoginHost {
     }
     encodeBackendKeyData(writer, id, secretKey);
     encodeReadyForQuery(writer, 'I');
-    const session = new Session({
-      socket,
-      reader: client.reader,
-      state,
-      onClosed: () => this.#sessions.delete(id),
-    });
-    this.#sessions.set(id, { session, secretKey });
-    session.start();
+    this.#begin(id, { secretKey, socket, reader: client.reader, state, place }).start();
+    return true;
   }
 
   #onSocket(socket: Socket): void {
-    const login = new ClientLogin(socket, this);
-    this.#logins.add(login);
-    socket.on('close', () => this.#logins.delete(login));
+    socket.setKeepAlive(true, this.#keepAliveMs);
+    const login = new ClientLogin(socket, this, this.#context.clientLogs.open(socket.remoteAddress));
+    const isTaken = this.#logins.add(login, socket.remoteAddress ?? '', performance.now());
+    socket.on('close', () => this.#logins.remove(login));
     if (this.#closing) login.refuse(shuttingDown());
-    else if (this.#logins.size > BOUNDS.clientsMax)
-      login.refuse(tooManyConnections('sorry, too many clients already'));
+    else if (!isTaken) {
+      this.counters.refusedLogins++;
+      login.dismiss(tooManyLogins());
+    } else if (this.#logins.isCrowded) this.#thinOutSoon();
   }
 
-  /** Tries the client's settings where they will be used, and learns what it has to be told. */
-  async #loginFacts(user: string, asked: Settings): Promise<LoginFacts> {
-    const key = `${user}\0${asked.key}`;
-    const known = this.#facts.get(key);
-    const now = performance.now();
-    if (known && now - known.atMs < LOGIN_FACTS_FRESH_MS) return known;
-    const { pools, catalog } = this.#context;
-    try {
-      const facts = await borrow(
-        pools.get(catalog.current.homeNodeId)!,
-        { user, settings: asked },
-        async (connection): Promise<LoginFacts> => {
-          const names = ['search_path', ...asked.values.keys()];
-          const list = names.map((name) => `pg_catalog.current_setting(${quoteLiteral(name)}, true)`);
-          const [row = []] = await ask(connection, `SELECT ${list.join(', ')}`);
-          const values = new Map([...asked.values.keys()].map((name, i) => [name, row[i + 1] ?? undefined]));
-          const defaults = asked.with(values);
-          connection.settings = defaults;
-          if (connection.parameters.get('standard_conforming_strings') === 'off')
-            throw notSupported(
-              'standard_conforming_strings is off for this role or database',
-              'Set it to on: the router reads string literals by the standard.',
-            );
-          return {
-            parameters: new Map(connection.parameters),
-            defaults,
-            searchPath: row[0] ?? '',
-            atMs: performance.now(),
-          };
-        },
-      );
-      if (this.#facts.size >= LOGIN_FACTS_MAX) this.#facts.clear();
-      this.#facts.set(key, facts);
-      return facts;
-    } catch (error) {
-      // The home node is away: a client whose like has been here before is let in, for the tables of other nodes.
-      const away =
-        error instanceof PosternError && (error.sqlState === '08001' || error.sqlState === '08006');
-      if (known && away) return known;
-      throw error;
+  /** When what is there has been read. */
+  #thinOutSoon(): void {
+    if (this.#isThinningOut || this.#logins.count === 0) return;
+    this.#isThinningOut = true;
+    setImmediate(() => {
+      this.#isThinningOut = false;
+      this.#thinOut();
+    });
+  }
+
+  /** Too many have not logged in yet: who has said least goes. */
+  #thinOut(): void {
+    for (const login of this.#logins.tick(performance.now())) {
+      this.counters.evictedLogins++;
+      login.dismiss(tooManyLogins());
     }
   }
 
   #freeId(): number {
-    const base = (this.#shared?.index ?? 0) << 24;
-    do {
-      this.#nextNumber = (this.#nextNumber % 0xff_fffe) + 1;
-    } while (this.#sessions.has(base + this.#nextNumber));
-    return base + this.#nextNumber;
+    return this.#ids.next((id) => this.#sessions.has(id) || this.#expectedIds.has(id), this.#routes?.place());
   }
 }

@@ -51,6 +51,10 @@ export class LocalAnswers {
         return !busy && beginWithModes(state, effect, text) !== undefined;
       case 'discardAll':
         return outside;
+      case 'listen':
+        return outside && this.#c.notifications.takesListen;
+      case 'unlisten':
+        return outside && this.#c.notifications.takesUnlisten;
       case 'sqlPrepare': {
         if (state.transaction === 'failed' || lease.failed) return false;
         const name = deallocated(text);

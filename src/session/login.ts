@@ -1,46 +1,49 @@
 /**
- * A client's way in: encryption requests, the start-up packet, authentication, and what it is told before its first
- * ReadyForQuery.
+ * A client's way in: encryption, the start-up packet, authentication, and what it is told before its first ReadyForQuery.
  *
- *   start-up ──▶ (SASL first ──▶ SASL final ──▶) admission (settings tried on the home node) ──▶ Session
- *      └─cancel request─▶ handled, closed        any failure ──▶ FATAL, closed
+ *   (TLS ──▶) start-up ──▶ rules and challenge ──▶ login-exchange.ts ──▶ admission (settings tried on the home node) ──▶ Session
+ *                └─cancel request─▶ handled, closed          any failure ──▶ FATAL, closed
  *
- * Invariant: before the login is complete, a client costs a few kB and at most `loginTimeoutMs`.
+ * Invariant: before the login is complete, a client costs a few kB and at most `loginTimeoutMs`; the socket is read only while it is
+ * the client's turn.
+ * Invariant: nothing that came before the handshake of TLS is read as if it had come after (CVE-2021-23214).
  */
-import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
-import { Settings } from '../backend/settings.ts';
+import type { Attempt } from '../auth/attempt.ts';
+import type { Authenticator } from '../auth/authenticator.ts';
+import type { Settings } from '../backend/settings.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { cannotConnect, notSupported, objectError, PosternError, protocolViolation } from '../base/errors.ts';
-import { refuseSetting } from '../plan/settings.ts';
+import {
+  cannotConnect,
+  notSupported,
+  objectError,
+  PosternError,
+  protocolNotSupported,
+  protocolViolation,
+} from '../base/errors.ts';
+import type { ClientLog } from '../observe/client-log.ts';
+import { type ClientSecurity, type ClientTls, PLAIN, startsTls } from '../platform/client-tls.ts';
 import { ServerError } from '../platform/control-connection.ts';
 import {
   encodeAuthenticationOk,
-  encodeAuthenticationSasl,
-  encodeAuthenticationSaslContinue,
-  encodeAuthenticationSaslFinal,
   encodeErrorFields,
   encodeErrorResponse,
   encodeNegotiateProtocolVersion,
 } from '../wire/backend.ts';
 import { FrameReader } from '../wire/frame-reader.ts';
 import { FrameWriter } from '../wire/frame-writer.ts';
-import { readSaslInitial, readSaslResponse } from '../wire/frontend.ts';
 import { Frontend } from '../wire/message-types.ts';
-import {
-  finishScramServer,
-  mockScramVerifier,
-  SCRAM_MECHANISM,
-  type ScramServerState,
-  startScramServer,
-} from '../wire/scram.ts';
 import { MINOR_VERSION_MAX, readStartup, type StartupPacket } from '../wire/startup.ts';
-import type { Users } from './users.ts';
+import { authenticate } from './login-exchange.ts';
+import { takeTenant } from './start-up-tenant.ts';
+import { startupSettings } from './startup-settings.ts';
 
 /** A frame of the login: a SASL message is far smaller. */
 const LOGIN_FRAME_BYTES_MAX = 16 * 1024;
+const REFUSED_LINGER_MS = 5_000;
 
 export interface LoggedIn {
+  readonly login: ClientLogin;
   readonly socket: Socket;
   readonly reader: FrameReader;
   readonly user: string;
@@ -48,166 +51,258 @@ export interface LoggedIn {
   readonly minorVersion: number;
   /** Frames that go out before what admission adds. */
   readonly greeting: Buffer;
+  readonly log: ClientLog;
+  /** As its start-up packet names it. */
+  readonly tenant: string | undefined;
 }
 
 export interface LoginHost {
   readonly database: string;
-  readonly users: Users;
-  /** For verifiers of users that don't exist. */
-  readonly mockSecret: Buffer;
+  readonly authenticator: Authenticator;
+  readonly tls: ClientTls | undefined;
   readonly loginTimeoutMs: number;
-  cancel(processId: number, secretKey: Buffer): Promise<void>;
+  cancel(processId: number, secretKey: Buffer, address: string | undefined): Promise<void>;
   /** Takes over the socket. Rejects with PosternError or ServerError: the client is then told and closed. */
   admit(client: LoggedIn): Promise<void>;
 }
 
+type Startup = Extract<StartupPacket, { kind: 'startup' }>;
+
+/** The client has gone, or was told all that it is told: whoever waits for it has nothing left to do. */
+class Over extends Error {}
+
 export class ClientLogin {
-  readonly #socket: Socket;
+  /** A whole start-up packet was read. */
+  hasStarted = false;
+  /** It is the client's turn: nothing is under way for it here. */
+  awaitsClient = false;
+  /** The one that speaks with the client by now: within TLS, or as it came. */
+  #socket: Socket;
+  readonly #address: string | undefined;
+  #security: ClientSecurity = PLAIN;
   readonly #host: LoginHost;
-  readonly #writer = new FrameWriter();
+  readonly #log: ClientLog;
+  readonly #writer = new FrameWriter(1024);
+  /** Read and not used, before there is a reader. */
   #early: Buffer = Buffer.alloc(0);
   #reader: FrameReader | undefined;
-  #startup: Extract<StartupPacket, { kind: 'startup' }> | undefined;
-  #scram: ScramServerState | undefined;
-  #done = false;
+  /** Of what the reader was given when it had nothing. */
+  #firstByte = 0;
+  #attempt: Attempt | undefined;
+  #wake: (() => void) | undefined;
+  #isDone = false;
+  #isShakingHands = false;
   readonly #timer: NodeJS.Timeout;
-  readonly #onData = (chunk: Buffer): void => this.#guarded(() => this.#receive(chunk));
+  readonly #onData = (chunk: Buffer): void => this.#receive(chunk);
 
-  constructor(socket: Socket, host: LoginHost) {
+  constructor(socket: Socket, host: LoginHost, log: ClientLog) {
     this.#socket = socket;
+    this.#address = socket.remoteAddress;
     this.#host = host;
-    this.#timer = setTimeout(() => {
-      this.#refuse(
-        new PosternError({ sqlState: '08P01', message: 'canceling authentication due to timeout' }),
-      );
-    }, host.loginTimeoutMs);
-    socket.on('data', this.#onData);
+    this.#log = log;
+    this.#timer = setTimeout(
+      () =>
+        this.refuse(
+          new PosternError({ sqlState: '57014', message: 'canceling authentication due to timeout' }),
+        ),
+      host.loginTimeoutMs,
+    );
     socket.on('error', () => socket.destroy());
-    socket.on('close', () => {
-      this.#done = true;
-      clearTimeout(this.#timer);
-    });
+    socket.on('close', () => this.#end());
+    this.#listen();
+    this.#run().catch((error: unknown) => this.refuse(error));
   }
 
   /** Ends it, whatever it is at. */
-  refuse(error: PosternError): void {
-    this.#refuse(error);
-  }
-
-  #guarded(work: () => void | Promise<void>): void {
-    try {
-      work()?.catch((error) => this.#refuse(error));
-    } catch (error) {
-      this.#refuse(error);
+  refuse(error: unknown): void {
+    if (this.#isDone || error instanceof Over) return;
+    this.#end();
+    const fatal = asFatal(error);
+    this.#log.refused(fatal, this.#attempt?.reason);
+    const writer = new FrameWriter(1024);
+    if (error instanceof ServerError)
+      encodeErrorFields(writer, 'E', new Map([...error.fields, ['S', 'FATAL'], ['V', 'FATAL']]));
+    else encodeErrorResponse(writer, fatal);
+    const socket = this.#socket;
+    // In the middle of a handshake nothing can be told.
+    if (this.#isShakingHands) {
+      socket.destroy();
+      return;
     }
+    socket.end(writer.take());
+    socket.setTimeout(REFUSED_LINGER_MS, () => socket.destroy());
+    // What it has sent is read, or the system would throw away what it is told.
+    socket.off('data', this.#onData);
+    socket.resume();
   }
 
-  #receive(chunk: Buffer): void | Promise<void> {
-    if (this.#done) return;
-    if (this.#reader) {
-      this.#reader.push(chunk);
-      return this.#readFrames();
-    }
-    this.#early = this.#early.length === 0 ? chunk : Buffer.concat([this.#early, chunk]);
-    return this.#readStartup();
+  /** The same, without waiting for it to be read. */
+  dismiss(error: PosternError): void {
+    this.refuse(error);
+    this.#socket.destroySoon();
   }
 
-  #readStartup(): void | Promise<void> {
+  async #run(): Promise<void> {
+    const startup = await this.#negotiate();
+    if (!startup) return;
+    this.hasStarted = true;
+    const { parameters } = startup;
+    const user = parameters.get('user') ?? '';
+    const database = parameters.get('database') || user;
+    const applicationName = parameters.get('application_name');
+    this.#log.identify({ role: user, database, applicationName });
+    this.#check(startup);
+    const { authenticator } = this.#host;
+    const attempt = await authenticator.begin({
+      ...{ user, database, address: this.#address, security: this.#security },
+    });
+    this.#attempt = attempt;
+    const release = await this.#authenticate(attempt);
+    this.#socket.once('close', release);
+    if (this.#socket.destroyed) release();
+    if (this.#isDone) return;
+    await this.#admit({ startup, user, database });
+  }
+
+  /** Up to the start-up packet; undefined: the client wanted something else, and has it. */
+  async #negotiate(): Promise<Startup | undefined> {
+    const asked = { ssl: false, gssenc: false };
     for (;;) {
+      // The very first bytes of a connection may be those of TLS.
+      if (!asked.ssl && !asked.gssenc && startsTls(this.#early)) {
+        asked.ssl = asked.gssenc = true;
+        await this.#startTls('direct');
+      }
       const packet = readStartup(this.#early);
-      if (!packet) return;
+      if (!packet) {
+        await this.#more();
+        continue;
+      }
       this.#early = this.#early.subarray(packet.bytes);
       switch (packet.kind) {
         case 'ssl':
         case 'gssenc':
-          // Bytes behind the request would be a man in the middle's (CVE-2021-23214).
+          if (asked[packet.kind]) throw askedTwice(packet.kind);
+          asked[packet.kind] = true;
+          // Bytes behind the request would be a man in the middle's.
           if (this.#early.length > 0)
-            throw protocolViolation('received unencrypted data after an encryption request');
-          this.#socket.write('N');
+            throw protocolViolation(
+              `received unencrypted data after ${packet.kind === 'ssl' ? 'SSL' : 'GSSAPI encryption'} request`,
+            );
+          if (packet.kind === 'ssl' && this.#host.tls?.enabled) {
+            await this.#startTls('negotiated');
+            asked.gssenc = true;
+          } else this.#socket.write('N');
           break;
         case 'terminate':
-          this.#done = true;
-          clearTimeout(this.#timer);
+          this.#end();
           this.#socket.end();
-          return;
+          return undefined;
         case 'cancel':
-          this.#done = true;
-          return this.#host.cancel(packet.pid, packet.secretKey).finally(() => {
-            clearTimeout(this.#timer);
-            this.#socket.end();
-          });
+          this.#end();
+          await this.#host
+            .cancel(packet.pid, packet.secretKey, this.#address)
+            .finally(() => this.#socket.end());
+          return undefined;
         case 'startup':
-          return this.#onStartup(packet);
+          return packet;
       }
     }
   }
 
-  #onStartup(packet: Extract<StartupPacket, { kind: 'startup' }>): void | Promise<void> {
-    this.#startup = packet;
-    const user = packet.parameters.get('user');
-    if (!user) throw objectError('28000', 'no PostgreSQL user name specified in startup packet');
-    const replication = packet.parameters.get('replication');
+  /** From here on `#socket` is the encrypted one. A handshake that fails has been told all it is told by TLS itself. */
+  async #startTls(start: 'negotiated' | 'direct'): Promise<void> {
+    const { tls } = this.#host;
+    const plain = this.#socket;
+    const early = this.#early;
+    this.#early = Buffer.alloc(0);
+    if (!tls?.enabled) {
+      this.#end();
+      plain.destroy();
+      throw new Over();
+    }
+    plain.off('data', this.#onData);
+    this.#isShakingHands = true;
+    if (start === 'negotiated') plain.write('S');
+    const accepted = await tls.accept(plain, early, start).catch((error: unknown) => {
+      if (!this.#isDone)
+        this.#log.refused(
+          { sqlState: '08P01', message: 'the handshake of TLS has failed' },
+          error instanceof Error ? error.message : String(error),
+        );
+      this.#end();
+      plain.destroy();
+      throw new Over();
+    });
+    const { socket } = accepted;
+    this.#isShakingHands = false;
+    this.#socket = socket;
+    this.#security = accepted.security;
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => this.#end());
+    if (this.#isDone || socket.destroyed) {
+      socket.destroy();
+      throw new Over();
+    }
+    this.#listen();
+    if (accepted.refusal) throw accepted.refusal;
+  }
+
+  #check(startup: Startup): void {
+    const { parameters, minorVersion, unsupportedOptions } = startup;
+    if (!parameters.get('user'))
+      throw objectError('28000', 'no PostgreSQL user name specified in startup packet');
+    const replication = parameters.get('replication');
     if (replication !== undefined && !['0', 'off', 'false', 'no'].includes(replication))
       throw notSupported(
         'replication connections do not go through the router',
         'Connect to the node itself.',
       );
-    const database = packet.parameters.get('database') ?? user;
-    this.#reader = new FrameReader({ frameBytesMax: LOGIN_FRAME_BYTES_MAX });
-    if (packet.minorVersion > MINOR_VERSION_MAX || packet.unsupportedOptions.length > 0) {
+    if (minorVersion > MINOR_VERSION_MAX || unsupportedOptions.length > 0)
       encodeNegotiateProtocolVersion(
         this.#writer,
-        Math.min(packet.minorVersion, MINOR_VERSION_MAX),
-        packet.unsupportedOptions,
+        Math.min(minorVersion, MINOR_VERSION_MAX),
+        unsupportedOptions,
       );
-    }
-    if (this.#host.users.trusts(user)) return this.#authenticated(user, database);
-    encodeAuthenticationSasl(this.#writer, [SCRAM_MECHANISM]);
-    this.#socket.write(this.#writer.take());
-    if (this.#early.length > 0) {
-      this.#reader.push(this.#early);
-      this.#early = Buffer.alloc(0);
-      return this.#readFrames();
+  }
+
+  /** Gives what has to be called when the client has gone. */
+  async #authenticate(attempt: Attempt): Promise<() => void> {
+    const reader = new FrameReader({ frameBytesMax: LOGIN_FRAME_BYTES_MAX });
+    this.#reader = reader;
+    if (this.#early.length > 0) this.#push(this.#early);
+    this.#early = Buffer.alloc(0);
+    const { authenticator } = this.#host;
+    try {
+      await authenticate(attempt, {
+        writer: this.#writer,
+        serverEndPoint: this.#security.serverEndPoint,
+        answer: async () => {
+          this.#socket.write(this.#writer.take());
+          const wanted = attempt.challenge.kind === 'scram' ? 'SASL' : 'password';
+          const check = (type: number): void => {
+            if (type !== Frontend.Password)
+              throw protocolViolation(`expected ${wanted} response, got message type ${type}`);
+          };
+          while (!reader.next()) {
+            // Nobody waits for the rest of what is no answer anyway.
+            if (reader.bufferedBytes > 0) check(this.#firstByte);
+            await this.#more();
+          }
+          check(reader.type);
+          return reader;
+        },
+      });
+      return authenticator.enter(attempt, attempt.finish());
+    } catch (error) {
+      if (error instanceof PosternError && error.sqlState.startsWith('28'))
+        authenticator.failed(attempt.user);
+      throw error;
     }
   }
 
-  async #readFrames(): Promise<void> {
-    const reader = this.#reader!;
-    while (!this.#done && reader.next()) {
-      if (reader.type !== Frontend.Password)
-        throw protocolViolation(`expected SASL response, got message type ${reader.type}`);
-      if (this.#scram) {
-        const serverFinal = finishScramServer(this.#scram, readSaslResponse(reader));
-        const user = this.#startup!.parameters.get('user')!;
-        if (serverFinal === undefined)
-          throw objectError('28P01', `password authentication failed for user "${user}"`);
-        encodeAuthenticationSaslFinal(this.#writer, serverFinal);
-        await this.#authenticated(user, this.#startup!.parameters.get('database') ?? user);
-        return;
-      }
-      await this.#startScram(reader);
-    }
-  }
-
-  async #startScram(reader: FrameReader): Promise<void> {
-    const user = this.#startup!.parameters.get('user')!;
-    const { mechanism, data } = readSaslInitial(reader);
-    if (mechanism !== SCRAM_MECHANISM)
-      throw protocolViolation('client selected an invalid SASL authentication mechanism');
-    const verifier =
-      (await this.#host.users.verifier(user)) ??
-      mockScramVerifier({ userName: user, secret: this.#host.mockSecret });
-    const { state, serverFirst } = startScramServer({
-      verifier,
-      clientFirst: data ?? '',
-      nonce: randomBytes(18).toString('base64'),
-    });
-    this.#scram = state;
-    encodeAuthenticationSaslContinue(this.#writer, serverFirst);
-    this.#socket.write(this.#writer.take());
-  }
-
-  async #authenticated(user: string, database: string): Promise<void> {
+  async #admit(client: { startup: Startup; user: string; database: string }): Promise<void> {
+    const { startup, user, database } = client;
     if (database !== this.#host.database)
       throw objectError(
         '3D000',
@@ -215,86 +310,88 @@ export class ClientLogin {
         `This router serves database "${this.#host.database}".`,
       );
     encodeAuthenticationOk(this.#writer);
-    this.#done = true;
-    clearTimeout(this.#timer);
-    this.#socket.off('data', this.#onData);
-    this.#socket.pause();
+    const { settings: defaults, tenant } = takeTenant(startupSettings(startup.parameters));
     const reader = this.#reader!;
-    if (this.#early.length > 0) reader.push(this.#early);
+    this.#socket.off('data', this.#onData);
     reader.frameBytesMax = BOUNDS.clientFrameBytesMax;
+    const { minorVersion } = startup;
+    const greeting = this.#writer.take();
+    this.#end();
     try {
+      const [socket, log] = [this.#socket, this.#log];
       await this.#host.admit({
-        socket: this.#socket,
+        login: this,
+        socket,
         reader,
         user,
-        defaults: startupSettings(this.#startup!.parameters),
-        minorVersion: this.#startup!.minorVersion,
-        greeting: this.#writer.take(),
+        defaults,
+        tenant,
+        minorVersion,
+        greeting,
+        log,
       });
+      log.loggedIn({ method: this.#attempt!.methodUsed, encryption: this.#security.protocol });
     } catch (error) {
-      this.#done = false;
+      this.#isDone = false;
       throw error;
     }
   }
 
-  #refuse(error: unknown): void {
-    if (this.#done) return;
-    this.#done = true;
+  #listen(): void {
+    this.#socket.on('data', this.#onData);
+    this.#socket.pause();
+  }
+
+  /** Waits for the next bytes of the client, who is read only now. */
+  #more(): Promise<void> {
+    if (this.#isDone) throw new Over();
+    return new Promise((resolve, reject) => {
+      this.awaitsClient = true;
+      this.#wake = () => {
+        this.#wake = undefined;
+        this.awaitsClient = false;
+        if (this.#isDone) reject(new Over());
+        else resolve();
+      };
+      this.#socket.resume();
+    });
+  }
+
+  #receive(chunk: Buffer): void {
+    this.#socket.pause();
+    if (this.#reader) this.#push(chunk);
+    else this.#early = this.#early.length === 0 ? chunk : Buffer.concat([this.#early, chunk]);
+    this.#wake?.();
+  }
+
+  #push(chunk: Buffer): void {
+    const reader = this.#reader!;
+    if (reader.bufferedBytes === 0) this.#firstByte = chunk[0]!;
+    reader.push(chunk);
+  }
+
+  #end(): void {
+    this.#isDone = true;
     clearTimeout(this.#timer);
-    const writer = new FrameWriter();
-    if (error instanceof ServerError)
-      encodeErrorFields(writer, 'E', new Map([...error.fields, ['S', 'FATAL'], ['V', 'FATAL']]));
-    else {
-      const known =
-        error instanceof PosternError
-          ? error
-          : cannotConnect('router', error instanceof Error ? error.message : String(error));
-      encodeErrorResponse(
-        writer,
-        new PosternError({
-          sqlState: known.sqlState,
-          message: known.message,
-          detail: known.detail,
-          hint: known.hint,
-          severity: 'FATAL',
-        }),
-      );
-    }
-    this.#socket.end(writer.take());
-    this.#socket.setTimeout(5_000, () => this.#socket.destroy());
-    this.#socket.resume();
+    this.#wake?.();
   }
 }
 
-const NOT_SETTINGS = new Set(['user', 'database', 'replication', 'options', 'client_encoding']);
-const ENCODINGS_TAKEN = new Set(['utf8', 'unicode', 'sqlascii']);
-
-/** The settings that a start-up packet asks for. */
-function startupSettings(parameters: ReadonlyMap<string, string>): Settings {
-  const encoding = parameters.get('client_encoding');
-  if (encoding !== undefined && !ENCODINGS_TAKEN.has(encoding.toLowerCase().replaceAll(/[^a-z0-9]/g, '')))
-    throw notSupported(`client_encoding ${encoding} is not supported`, 'Use UTF8.');
-  const values = new Map<string, string>();
-  for (const [name, value] of optionSettings(parameters.get('options') ?? '')) values.set(name, value);
-  for (const [name, value] of parameters) if (!NOT_SETTINGS.has(name)) values.set(name.toLowerCase(), value);
-  for (const [name, value] of values) refuseSetting(name, [value]);
-  return new Settings(values);
+/** Of an encryption that was asked for already, PostgreSQL says what it says of a version that it doesn't know. */
+function askedTwice(kind: 'ssl' | 'gssenc'): PosternError {
+  const code = kind === 'ssl' ? '1234.5679' : '1234.5680';
+  return protocolNotSupported(
+    `unsupported frontend protocol ${code}: server supports 3.0 to 3.${MINOR_VERSION_MAX}`,
+  );
 }
 
-/** `-c name=value` and `--name=value`, blanks in values escaped with a backslash (documentation: libpq "options"). */
-function optionSettings(options: string): [string, string][] {
-  const words = (options.match(/(?:\\.|[^\s\\])+/g) ?? []).map((word) => word.replaceAll(/\\(.)/g, '$1'));
-  const settings: [string, string][] = [];
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i]!;
-    let text: string | undefined;
-    if (word === '-c') text = words[++i];
-    else if (word.startsWith('-c')) text = word.slice(2);
-    else if (word.startsWith('--')) text = word.slice(2);
-    const at = text?.indexOf('=') ?? -1;
-    if (text === undefined || at <= 0)
-      throw notSupported(`the start-up option "${word}" is not supported`, 'Use -c name=value.');
-    settings.push([text.slice(0, at).replaceAll('-', '_').toLowerCase(), text.slice(at + 1)]);
-  }
-  return settings;
+function asFatal(error: unknown): PosternError {
+  const known =
+    error instanceof PosternError
+      ? error
+      : error instanceof ServerError
+        ? { sqlState: error.sqlState, message: error.message, detail: undefined, hint: undefined }
+        : cannotConnect('router', error instanceof Error ? error.message : String(error));
+  const { sqlState, message, detail, hint } = known;
+  return new PosternError({ sqlState, message, detail, hint, severity: 'FATAL' });
 }

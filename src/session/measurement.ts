@@ -7,6 +7,7 @@ import type { StatementCounter, StatementCounters } from '../statements/counters
 import type { ClientState } from './state.ts';
 
 export class Measurement {
+  readonly #state: ClientState;
   readonly #counter: StatementCounter;
   readonly #counters: StatementCounters;
   readonly #startedMs: number;
@@ -16,7 +17,15 @@ export class Measurement {
   #failed = false;
   #ended = false;
 
-  constructor(counter: StatementCounter, counters: StatementCounters, nodeId: number | undefined) {
+  constructor(
+    state: ClientState,
+    {
+      counter,
+      counters,
+      nodeId,
+    }: { counter: StatementCounter; counters: StatementCounters; nodeId: number | undefined },
+  ) {
+    this.#state = state;
     this.#nodeId = nodeId;
     this.#counter = counter;
     this.#counters = counters;
@@ -56,7 +65,12 @@ export class Measurement {
     if (!isLive) for (const kind of this.#counter.placements) counter.placements.add(kind);
     if (this.#nodeId !== undefined) counter.nodeIds.add(this.#nodeId);
     if (this.#moreNodeIds) for (const id of this.#moreNodeIds) counter.nodeIds.add(id);
-    counter.record(this.#startedMs, this.#counters.now(), { rows: this.#rows, failed: this.#failed });
+    const endedMs = this.#counters.now();
+    counter.record(this.#startedMs, endedMs, { rows: this.#rows, failed: this.#failed });
+    const durationMs = endedMs - this.#startedMs;
+    const { log, context } = this.#state;
+    if (durationMs >= context.clientLogs.statementsSlowerThanMs)
+      log.slowStatement({ query: counter.query, durationMs, rows: this.#rows, failed: this.#failed });
   }
 }
 
@@ -76,7 +90,7 @@ export function measure(
     for (const { placement } of cached.plan.statements) counter.placements.add(placement.kind);
     counted.byRole.set(role, counter);
   }
-  return new Measurement(counter, counters, nodeId);
+  return new Measurement(state, { counter, counters, nodeId });
 }
 
 /** The number at the end of a command tag: of INSERT, UPDATE, SELECT, COPY, …; 0 if there is none. */

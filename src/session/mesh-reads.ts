@@ -28,6 +28,7 @@ import { asksForRepeatableRead } from './branch-opening.ts';
 import { PipelineFailed } from './branches.ts';
 import type { Conversation } from './conversation.ts';
 import { isOfStaleMesh, isWithoutDatabase, refuseUserValues, toldOfMesh } from './mesh-errors.ts';
+import { boundToNodes, nodesReadBy, refuseSilent } from './mesh-nodes.ts';
 import { mayBeOfJoinedText, textForMesh } from './mesh-text.ts';
 import { type BoundPiece, type Portion, RunningPieces } from './pieces.ts';
 import type { RowsListener } from './rows-in-order.ts';
@@ -38,6 +39,8 @@ import { CONSISTENT_READS, isOn } from './state.ts';
 interface Holding {
   readonly connection: BackendConnection;
   readonly mesh: ReadyMesh;
+  /** The nodes whose rows are read. */
+  readonly nodeIds: ReadonlySet<number>;
 }
 
 interface Cursor extends Holding {
@@ -297,7 +300,8 @@ export class MeshReads {
     work: (holding: Holding, listener: RowsListener, text: string) => Promise<string>,
   ): Promise<string> {
     const mesh = this.#c.state.context.mesh!;
-    const nodes = this.#c.map.nodes;
+    const { nodes } = this.#c.map;
+    const nodeIds = nodesReadBy(this.#c.map, run.statement.uses.names);
     let hasTold = false;
     const listener: RowsListener = {
       onRows: (index, buffer, start, end) => {
@@ -311,9 +315,10 @@ export class MeshReads {
       const ready = await mesh.ready({ fresh });
       const refusal = ready.refusalOf({ names: run.statement.uses.names, ...asksOf(run) });
       if (refusal) throw refusal;
+      refuseSilent(this.#c.state.context.pools, nodeIds);
       const sent = text ?? textForMesh(ready, own);
       isOwn = sent === own;
-      return await work(await this.#take(ready), listener, sent);
+      return await work(await this.#take(ready, nodeIds), listener, sent);
     };
     try {
       return await once(false);
@@ -327,10 +332,10 @@ export class MeshReads {
     });
   }
 
-  async #take(mesh: ReadyMesh): Promise<Holding> {
+  async #take(mesh: ReadyMesh, nodeIds: ReadonlySet<number>): Promise<Holding> {
     const { user, settings } = this.#c.state;
     const connection = mesh.pool.tryAcquire(user, settings) ?? (await mesh.pool.acquire(user, settings));
-    const holding = { connection, mesh };
+    const holding = { connection, mesh, nodeIds };
     try {
       if (connection.settings.key !== settings.key) await switchSettings(connection, settings);
       if (this.#ended) throw objectError('57P01', 'the client has gone');
@@ -406,8 +411,8 @@ export class MeshReads {
     };
   }
 
-  async #runPiece({ connection }: Holding, piece: BoundPiece, rows: RowsListener): Promise<string> {
-    const { output } = this.#c.state;
+  async #runPiece({ connection, nodeIds }: Holding, piece: BoundPiece, rows: RowsListener): Promise<string> {
+    const { output, context } = this.#c.state;
     const running = new RunningPieces(new Map([[piece.nodeId, connection]]), [piece], {
       onRows: (index, buffer, start, end) => {
         rows.onRows(index, buffer, start, end);
@@ -417,9 +422,11 @@ export class MeshReads {
       onMissingLeaf: () => {},
     });
     this.#c.runningPieces = running;
-    const [tag = ''] = await running.done.finally(() => {
-      this.#c.runningPieces = undefined;
-    });
+    const [tag = ''] = await boundToNodes(context.pools, nodeIds, connection, () => running.done).finally(
+      () => {
+        this.#c.runningPieces = undefined;
+      },
+    );
     return tag;
   }
 }

@@ -17,6 +17,7 @@ import {
   encodeParameterStatus,
   encodeReadyForQuery,
   readErrorFields,
+  readNotificationChannel,
 } from '../wire/backend.ts';
 import type { Frame, FrameReader } from '../wire/frame-reader.ts';
 import type { FrameWriter } from '../wire/frame-writer.ts';
@@ -89,6 +90,8 @@ export class Responses implements ResponseSink {
   onCopyFailed!: () => void;
   /** After a loss: portals are gone, and (with an error) what came since the last Sync is void. */
   onVoid!: (error: PosternError | undefined) => void;
+  /** Notifications of this channel come by another way as well. */
+  isToldElsewhere!: (channel: string) => boolean;
   /** The session can't go on. */
   onFatal!: (error: PosternError) => void;
   /** Output is not read by the client, or is again. */
@@ -109,6 +112,9 @@ export class Responses implements ResponseSink {
    * server's. undefined: not known.
    */
   changedRowsOn: BackendConnection | undefined;
+  /** Counts what has been answered whole: statements, and what the client waits for with a Sync or Query. */
+  answered = 0;
+  #canceledFor: PosternError | undefined;
   #owedReady = 0;
   #settling: (() => void)[] = [];
   #copying: (() => void)[] = [];
@@ -125,11 +131,18 @@ export class Responses implements ResponseSink {
 
   /** `count` more, or fewer, are owed. */
   owe(count: number): void {
+    if (count < 0) this.#noteAnswered();
     this.#owedReady += count;
     if (this.#owedReady > 0 || this.#settling.length === 0) return;
     const waiting = this.#settling;
     this.#settling = [];
     for (const wake of waiting) wake();
+  }
+
+  /** What the client has waited for is answered: a cancel that comes now is none of it. */
+  #noteAnswered(): void {
+    this.answered++;
+    this.#canceledFor = undefined;
   }
 
   /** Resolves when no ReadyForQuery is owed: what the transaction's status is, is known then. */
@@ -172,6 +185,7 @@ export class Responses implements ResponseSink {
         break;
       case Backend.CommandComplete:
         this.#state.copyIn = false;
+        this.answered++;
         if (request?.measurement) {
           request.measurement.addRows(reader.buffer, reader.end);
           if (kind !== Pending.query) request.measurement.end();
@@ -195,6 +209,8 @@ export class Responses implements ResponseSink {
 
   /** NoticeResponse, and NotificationResponse for a session with its own backend. */
   onNotice(reader: FrameReader): void {
+    if (reader.type === Backend.NotificationResponse && this.isToldElsewhere(readNotificationChannel(reader)))
+      return;
     this.#state.output.writer.raw(reader.buffer, reader.start, reader.end);
   }
 
@@ -264,9 +280,23 @@ export class Responses implements ResponseSink {
     }
   }
 
-  writeError(error: unknown): void {
+  /** What is under way is about to be canceled: its client hears of this instead. */
+  cancelFor(error: PosternError): void {
+    this.#canceledFor = error;
+  }
+
+  /** Once, if the error is that of a cancel. */
+  #toldOfCancel(sqlState: string | undefined): PosternError | undefined {
+    const canceledFor = this.#canceledFor;
+    if (sqlState !== '57014' || !canceledFor) return undefined;
+    this.#canceledFor = undefined;
+    return canceledFor;
+  }
+
+  writeError(given: unknown): void {
     this.errorsTold++;
     const { writer } = this.#state.output;
+    const error = this.#canceledFor ? (this.#toldOfCancel(stateOf(given)) ?? given) : given;
     if (error instanceof PosternError) encodeErrorResponse(writer, error);
     else if (error instanceof ServerError) encodeErrorFields(writer, 'E', error.fields);
     else {
@@ -333,9 +363,11 @@ export class Responses implements ResponseSink {
   writeServerError(frame: Frame, kind: PendingKind, request: RequestTag | undefined): void {
     this.errorsTold++;
     const { writer } = this.#state.output;
-    const victimOf = this.#lease.branches.waits.victimOf(frame);
-    if (victimOf) {
-      encodeErrorResponse(writer, victimOf);
+    const instead =
+      this.#lease.branches.waits.victimOf(frame) ??
+      (this.#canceledFor && this.#toldOfCancel(readErrorFields(frame).get('C')));
+    if (instead) {
+      encodeErrorResponse(writer, instead);
       return;
     }
     if (request?.mapPosition && !request.leaf) {
@@ -434,6 +466,11 @@ export class InjectedParse implements ResponseSink {
     this.#responses.onDiscarded(kind, tag);
   }
   onLost(): void {}
+}
+
+function stateOf(error: unknown): string | undefined {
+  if (error instanceof PosternError) return error.sqlState;
+  return error instanceof ServerError ? error.fields.get('C') : undefined;
 }
 
 /** Is it the tag of INSERT, UPDATE, DELETE or MERGE with a count above 0? */

@@ -118,3 +118,33 @@ test('what it gives is what one PostgreSQL session would, or it is in doubt', ()
     }),
   );
 });
+
+test('a session that goes on in another process gives what it would have given', () => {
+  const step = fc.record({
+    kind: fc.constantFrom('note', 'own', 'shared', 'end'),
+    key: fc.constantFrom('s', 't', undefined),
+  });
+  fc.assert(
+    fc.property(fc.array(step), fc.array(step), (before, after) => {
+      const stays = new SequenceMemory();
+      const play = (memory: SequenceMemory, steps: typeof before): void => {
+        for (const [i, { kind, key }] of steps.entries()) {
+          if (kind === 'end') memory.onTransactionEnd();
+          else if (kind === 'note') memory.note(key ?? 's', `${i}`);
+          else memory.mayHaveAdvanced(key, kind);
+        }
+      };
+      play(stays, before);
+      stays.onTransactionEnd();
+      const moves = new SequenceMemory();
+      moves.unpack(JSON.parse(JSON.stringify(stays.pack())));
+      for (const memory of [stays, moves]) play(memory, after);
+      const seen = (memory: SequenceMemory) => [
+        ...['s', 't', 'u'].flatMap((key) => [memory.current(key, true), memory.current(key, false)]),
+        ...['s', 't', undefined].map((key) => memory.isOwn(key)),
+        ...[memory.last(), memory.lastIsOwn, memory.lastInTransaction(true), memory.lastInTransaction(false)],
+      ];
+      expect(seen(moves)).toEqual(seen(stays));
+    }),
+  );
+});

@@ -14,6 +14,15 @@ export type Remembered = { readonly value: string } | 'undefined' | 'doubtful';
 /** Where a statement that may have advanced a sequence ran: on the session's own backend, or on one that others use as well. */
 export type Where = 'own' | 'shared';
 
+/** All of it between two transactions, as JSON, for a session that goes on in another process. */
+export interface PackedSequences {
+  readonly values: readonly (readonly [string, string])[];
+  readonly doubtful: readonly (readonly [string, Where])[];
+  readonly last?: string | undefined;
+  readonly lastDoubt?: Where | undefined;
+  readonly anyDoubt?: Where | undefined;
+}
+
 export class SequenceMemory {
   readonly #values = new Map<string, string>();
   /** Sequences that were advanced by name, and where. */
@@ -49,6 +58,22 @@ export class SequenceMemory {
     this.#noted = false;
     this.#advanced = false;
     this.#doubtBefore = this.#lastDoubt;
+  }
+
+  pack(): PackedSequences {
+    return {
+      ...{ values: [...this.#values], doubtful: [...this.#doubtful] },
+      ...{ last: this.#last, lastDoubt: this.#lastDoubt, anyDoubt: this.#anyDoubt },
+    };
+  }
+
+  unpack(packed: PackedSequences): void {
+    for (const [key, value] of packed.values) this.#values.set(key, value);
+    for (const [key, where] of packed.doubtful) this.#doubtful.set(key, where);
+    this.#last = packed.last;
+    this.#lastDoubt = packed.lastDoubt;
+    this.#anyDoubt = packed.anyDoubt;
+    this.onTransactionEnd();
   }
 
   /** DISCARD ALL. */

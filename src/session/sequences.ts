@@ -50,7 +50,8 @@ const LOCKED_SEQUENCES = `SELECT l.relation FROM pg_catalog.pg_locks l JOIN pg_c
 
 export class SessionSequences {
   readonly #c: Conversation;
-  readonly #memory = new SequenceMemory();
+  /** Also for a session that goes on in another process (handover.ts). */
+  readonly memory = new SequenceMemory();
   /** The session's own backend of home, which has forgotten what others have drawn. */
   #cleaned: BackendConnection | undefined;
 
@@ -65,13 +66,13 @@ export class SessionSequences {
   noteSupplied({ table, column, call }: SuppliedId, id: number | string): void {
     if (call === 'currval' || call === 'lastval') return;
     const sequence = table.columns.find(({ name }) => name === column)?.idSequence;
-    if (sequence) this.#memory.note(keyOf({ sequence }), String(id));
+    if (sequence) this.memory.note(keyOf({ sequence }), String(id));
   }
 
   /** In VALUES of a sharded table: a call of currval() or lastval(). `ids`: those before it in its statement. */
   valueOf(supplied: SuppliedId): number {
     const sequence = supplied.table.columns.find(({ name }) => name === supplied.column)?.idSequence;
-    const found = sequence ? this.#memory.current(keyOf({ sequence }), true) : this.#memory.last();
+    const found = sequence ? this.memory.current(keyOf({ sequence }), true) : this.memory.last();
     if (typeof found === 'object') return Number(found.value);
     if (found === 'doubtful') throw notKept();
     throw sequence ? notYetDefined(`currval of sequence "${sequence.name}"`) : notYetDefined('lastval');
@@ -93,7 +94,7 @@ export class SessionSequences {
   }
 
   forget(): void {
-    this.#memory.clear();
+    this.memory.clear();
     this.#cleaned = undefined;
   }
 
@@ -127,17 +128,17 @@ export class SessionSequences {
     const isHome = connection.address.nodeId === this.#c.homeNodeId;
     const where: Where = this.#cleaned === connection ? 'own' : 'shared';
     for (const statement of plan.statements) {
-      if (isHome && mayAdvance(statement)) this.#memory.mayHaveAdvanced(undefined, where);
+      if (isHome && mayAdvance(statement)) this.memory.mayHaveAdvanced(undefined, where);
       const { advanced = [], given = [] } = statement.sequences ?? {};
-      for (const sequence of advanced) this.#memory.mayHaveAdvanced(sequence?.key, where);
+      for (const sequence of advanced) this.memory.mayHaveAdvanced(sequence?.key, where);
       // Until its rows are seen.
-      for (const { sequence } of given) this.#memory.mayHaveAdvanced(sequence.key, where);
+      for (const { sequence } of given) this.memory.mayHaveAdvanced(sequence.key, where);
     }
   }
 
   /** A write of home goes out beside those of others. */
   noteShared(): void {
-    this.#memory.mayHaveAdvanced(undefined, 'shared');
+    this.memory.mayHaveAdvanced(undefined, 'shared');
   }
 
   /** What listens to the rows of a query; undefined: they don't tell of sequences. */
@@ -150,7 +151,7 @@ export class SessionSequences {
   onTransactionEnd(): void {
     // ALTER SEQUENCE … RESTART takes place now, or never.
     if (this.#restarted.length > 0) this.#tellRestart(this.#restarted.splice(0));
-    this.#memory.onTransactionEnd();
+    this.memory.onTransactionEnd();
   }
 
   #noteRows({ sequences }: StatementPlan, buffer: Buffer, start: number, end: number): void {
@@ -159,7 +160,7 @@ export class SessionSequences {
     if (!row) return;
     for (const { column, sequence } of sequences!.given) {
       const value = row[column];
-      if (value) this.#memory.note(sequence.key, integerOf(value));
+      if (value) this.memory.note(sequence.key, integerOf(value));
     }
   }
 
@@ -187,9 +188,9 @@ export class SessionSequences {
   }
 
   #remembered({ kind, sequence }: SequenceRead) {
-    if (kind === 'lastval') return this.#memory.last();
+    if (kind === 'lastval') return this.memory.last();
     if (!sequence) return 'doubtful';
-    return this.#memory.current(sequence.key, sequence.idColumn !== undefined);
+    return this.memory.current(sequence.key, sequence.idColumn !== undefined);
   }
 
   /** Only the backend that has advanced it knows. */
@@ -197,7 +198,7 @@ export class SessionSequences {
     const { lease, homeNodeId } = this.#c;
     const own = lease.backends.ownOf(homeNodeId);
     const isOwn = reads.every(({ kind, sequence }) =>
-      kind === 'lastval' ? this.#memory.lastIsOwn : this.#memory.isOwn(sequence?.key),
+      kind === 'lastval' ? this.memory.lastIsOwn : this.memory.isOwn(sequence?.key),
     );
     if (own !== undefined && own === this.#cleaned && isOwn) return 'asItIs';
     const inBlock = lease.connection !== undefined && (lease.inBlock || lease.unsynced || lease.beginSent);
@@ -210,7 +211,7 @@ export class SessionSequences {
     const connection = await lease.ensure(homeNodeId);
     const locked = new Set((await this.#ask(connection, LOCKED_SEQUENCES)).map(([oid]) => oid));
     if (read.kind === 'lastval') {
-      const found = this.#memory.lastInTransaction(locked.size > 0);
+      const found = this.memory.lastInTransaction(locked.size > 0);
       if (found === 'thatBranch') return 'asItIs';
       if (found === 'undefined') throw undefinedOf(read);
       if (found === 'doubtful') throw this.#refused();

@@ -17,6 +17,8 @@ export class SessionBackends {
   /** Its own backends, held or set aside, by node. */
   readonly #own = new Map<number, BackendConnection>();
   #ticket: AcquireTicket = { giveUp: undefined };
+  /** Of the shard key of the statement that asks next; undefined: none. */
+  bucket: number | undefined;
   #awaitedNodeId: number | undefined;
   #ended = false;
   /** Its own one is gone, and with it what the session had there: nothing can go on elsewhere. */
@@ -74,7 +76,8 @@ export class SessionBackends {
     const { settings, user, context } = this.#state;
     const pool = context.pools.get(nodeId);
     assert(pool, `no pool for node ${nodeId}`);
-    const idle = pool.tryAcquire(user, settings, options);
+    const asked = { beside: options.beside, tenant: this.#state.tenant ?? this.bucket };
+    const idle = pool.tryAcquire(user, settings, asked);
     if (idle) return idle;
     const ticket: AcquireTicket = { giveUp: undefined };
     this.#ticket = ticket;
@@ -83,7 +86,7 @@ export class SessionBackends {
       ticket.giveUp = undefined;
       this.#awaitedNodeId = undefined;
     };
-    return pool.acquire(user, settings, { ticket, ...options }).then(
+    return pool.acquire(user, settings, { ticket, ...asked }).then(
       (connection) => {
         done();
         if (!this.#ended) return connection;

@@ -6,24 +6,43 @@
  *      │                                             │ Terminate: what is in flight is answered first
  *      └──────────── socket closed, FATAL, shutdown ─┴──▶ closed (lease.end())
  *
+ * While it has a `departure`, it leaves before the first frame that finds it between two transactions (HANDOVER.md).
+ *
  * Invariant: no frame is read while the one before it is still being handled, so its view stays valid meanwhile.
  * Next hop: simple-protocol.ts or extended-protocol.ts.
  */
 import type { Socket } from 'node:net';
+import type { Expiry, Look } from '../admission/session-clock.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { notSupported, PosternError, protocolViolation, shuttingDown } from '../base/errors.ts';
+import {
+  idleInTransactionTimedOut,
+  idleTimedOut,
+  notSupported,
+  PosternError,
+  protocolViolation,
+  shuttingDown,
+  statementTimedOut,
+} from '../base/errors.ts';
+import { stopAndDrain } from '../platform/socket-transfer.ts';
 import { encodeErrorResponse } from '../wire/backend.ts';
+import { checkUnfinished } from '../wire/client-frames.ts';
 import type { FrameReader } from '../wire/frame-reader.ts';
 import { Frontend } from '../wire/message-types.ts';
+import type { ClientStatements } from './client-statements.ts';
 import { Conversation, PARKED } from './conversation.ts';
+import type { Departure, Leaver, Mover } from './departures.ts';
 import { ExtendedProtocol } from './extended-protocol.ts';
+import { isBetweenTransactions, packState, unpackSession } from './handover.ts';
+import type { PackedState } from './handover-form.ts';
 import { Lease } from './lease.ts';
 import { PreparedExecution } from './prepared-execution.ts';
 import { Responses } from './responses.ts';
 import { SimpleProtocol } from './simple-protocol.ts';
 import type { ClientState } from './state.ts';
+import { describeSession, type Watched } from './timeouts.ts';
 
-export class Session {
+export class Session implements Leaver, Watched {
+  readonly id: number;
   readonly #socket: Socket;
   readonly #reader: FrameReader;
   readonly #state: ClientState;
@@ -39,10 +58,21 @@ export class Session {
   /** What arrived while parked. */
   #early: Buffer | undefined;
   #backendStalled = false;
+  /** Messages that were read. */
+  #frames = 0;
+  departure: Departure | undefined;
 
-  constructor(options: { socket: Socket; reader: FrameReader; state: ClientState; onClosed: () => void }) {
+  constructor(options: {
+    id: number;
+    socket: Socket;
+    reader: FrameReader;
+    state: ClientState;
+    onClosed: () => void;
+  }) {
+    this.id = options.id;
     this.#socket = options.socket;
     this.#reader = options.reader;
+    this.#reader.onUnfinished = checkUnfinished;
     this.#state = options.state;
     this.#onClosed = options.onClosed;
     this.#lease = new Lease(this.#state);
@@ -52,6 +82,8 @@ export class Session {
     conversation.unpark = () => this.#unpark();
     conversation.onIntake = () => this.#pump();
     this.#conversation = conversation;
+    conversation.notifications.isIdle = () =>
+      !this.#waiting && !this.#closed && isBetweenTransactions(conversation);
     const execution = new PreparedExecution(conversation);
     this.#simple = new SimpleProtocol(conversation, execution);
     this.#extended = new ExtendedProtocol(conversation, execution);
@@ -72,6 +104,7 @@ export class Session {
       this.#simple.onFree();
       conversation.mesh.onFree();
       conversation.sequences.onTransactionEnd();
+      conversation.notifications.onFree();
     };
     this.#socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     this.#socket.on('drain', () => this.#onDrain());
@@ -85,6 +118,44 @@ export class Session {
     this.#pump();
   }
 
+  /** What the session had in the process that it comes from; before start(). */
+  restore(packed: PackedState): void {
+    unpackSession(packed, this.#conversation, this.#extended.statementsAtRest!);
+  }
+
+  tryToLeave(): boolean {
+    const { departure } = this;
+    if (!departure || this.#closed || this.#waiting || this.#outputStalled || this.#backendStalled)
+      return false;
+    if (departure.mover && !departure.mover.mayGo) return false;
+    const statements = this.#extended.statementsAtRest;
+    if (!isBetweenTransactions(this.#conversation)) return false;
+    if (departure.mover && this.#moveBy(departure.mover, statements)) return true;
+    if (departure.ends) this.shutDown();
+    return departure.ends;
+  }
+
+  #moveBy(mover: Mover, statements: ClientStatements | undefined): boolean {
+    const socket = this.#socket;
+    if ('encrypted' in socket || socket.destroyed || socket.readableEnded) return false;
+    const unreadBytes = this.#reader.bufferedBytes + (this.#early?.length ?? 0) + socket.readableLength;
+    const state = packState(this.#conversation, statements, unreadBytes);
+    if (!state) return false;
+    socket.removeAllListeners('data');
+    const buffered = stopAndDrain(socket);
+    if (!buffered) {
+      this.#close();
+      return true;
+    }
+    const unread = Buffer.concat([this.#reader.takeRest(), this.#early ?? Buffer.alloc(0), buffered]);
+    this.#closed = true;
+    this.#lease.end();
+    this.#state.log.handedOver();
+    mover.move(this, socket, { ...state, unread: unread.toString('base64') });
+    this.#onClosed();
+    return true;
+  }
+
   cancel(): Promise<void> {
     if (this.#conversation.cancelWrite()) return Promise.resolve();
     this.#conversation.isCanceled = true;
@@ -93,6 +164,28 @@ export class Session {
       return Promise.resolve();
     }
     return this.#lease.cancel();
+  }
+
+  describe(seen: Look): void {
+    describeSession(this.#conversation, { isBusy: this.#waiting, frames: this.#frames }, seen);
+  }
+
+  expire(what: Expiry): void {
+    switch (what) {
+      case 'idle':
+        this.#fatal(idleTimedOut());
+        return;
+      case 'idleInTransaction':
+        this.#fatal(idleInTransactionTimedOut());
+        return;
+      case 'statement':
+        this.#responses.cancelFor(statementTimedOut());
+        void this.cancel();
+        return;
+      case 'stalled':
+        this.#state.log.left(TAKES_NOTHING);
+        this.#socket.destroy();
+    }
   }
 
   /** The router is stopping. */
@@ -120,6 +213,7 @@ export class Session {
   #pump(): void {
     try {
       while ((!this.#waiting || this.#conversation.copyIntake) && !this.#closed) {
+        if (this.departure && this.tryToLeave()) return;
         if (this.#waiting ? this.#intakeIsFull() : this.#awaitsCopy() || this.#mustPause()) return;
         if (!this.#reader.next()) {
           if (this.#early) {
@@ -128,6 +222,7 @@ export class Session {
             this.#reader.push(chunk);
             continue;
           }
+          this.#conversation.notifications.deliver();
           this.#socket.resume();
           return;
         }
@@ -200,11 +295,13 @@ export class Session {
   #unpark(): void {
     if (!this.#waiting || this.#closed) return;
     this.#waiting = false;
+    this.#responses.answered++;
     this.#pump();
   }
 
   #onFrame(): void | Promise<void> | typeof PARKED {
     const reader = this.#reader;
+    this.#frames++;
     this.#checkCopy(reader.type);
     switch (reader.type) {
       case Frontend.Query:
@@ -354,7 +451,9 @@ export class Session {
       this.#fatal(error);
       return;
     }
-    this.#state.context.log.error(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    this.#state.log.error('internal error', {
+      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
     this.#fatal(
       new PosternError({
         sqlState: 'XX000',
@@ -367,6 +466,7 @@ export class Session {
   #fatal(error: PosternError): void {
     if (this.#closed) return;
     encodeErrorResponse(this.#state.output.writer, new PosternError(fatal(error)));
+    this.#state.log.left(error);
     this.#close();
   }
 
@@ -378,8 +478,10 @@ export class Session {
     this.#conversation.runningPieces?.resume();
     this.#conversation.runningPieces?.cancel();
     this.#conversation.mesh.end();
+    this.#conversation.notifications.end();
     this.#lease.end();
     this.#state.output.end();
+    this.#state.log.left();
     // A client that neither reads nor closes is not waited for.
     const socket = this.#socket;
     socket.setTimeout(5_000, () => socket.destroy());
@@ -387,6 +489,9 @@ export class Session {
     this.#onClosed();
   }
 }
+
+/** For the log: nothing can be told to such a client. */
+const TAKES_NOTHING = { sqlState: '08006', message: 'the client takes none of its output' };
 
 function duringCopy(type: number): PosternError {
   return protocolViolation(

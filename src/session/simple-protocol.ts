@@ -24,6 +24,7 @@ import { noSavepoint } from './missing-names.ts';
 import type { PreparedExecution } from './prepared-execution.ts';
 import { QueryScript } from './query-script.ts';
 import { ErrorInPlace, type RequestTag } from './responses.ts';
+import { hashPasswords } from './role-passwords.ts';
 import { ScatteredStatements } from './scattered.ts';
 import { type ReadValues, withReads } from './sequences.ts';
 import { isStep } from './transaction-steps.ts';
@@ -80,6 +81,8 @@ export class SimpleProtocol {
     const { state, lease } = this.#c;
     const cached = this.#c.plan(text);
     const { plan } = cached;
+    const hashed = plan.roles && hashPasswords(this.#c, plan);
+    if (hashed) return hashed.then((text) => this.#planned(text));
     if (plan.unparsed) {
       if (state.transaction === 'failed') throw inFailedTransaction();
       if (lease.branches.areMany && text.includes(';')) throw unparsedScript();
@@ -207,7 +210,8 @@ export class SimpleProtocol {
       const statement = { name: '', text, oids: [], cached, described: undefined };
       return this.#scattered.query(statement).then(() => this.#ready());
     }
-    const connection = this.#c.lease.ensure(choice.nodeId);
+    const bucket = choice.statements[0]?.bucket ?? -1;
+    const connection = this.#c.lease.ensure(choice.nodeId, bucket < 0 ? undefined : bucket);
     if (connection instanceof Promise)
       return connection.then((acquired) => this.#sendOn(acquired, cached, choice));
     this.#sendOn(connection, cached, choice);

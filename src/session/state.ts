@@ -4,6 +4,7 @@
  */
 import type { Settings } from '../backend/settings.ts';
 import type { CommandSession, RouterContext } from '../execute/context.ts';
+import type { ClientLog } from '../observe/client-log.ts';
 import type { MapOverlay } from './ddl-overlay.ts';
 import type { ClientOutput } from './output.ts';
 
@@ -27,6 +28,7 @@ export class ClientState {
   readonly context: RouterContext;
   readonly user: string;
   readonly output: ClientOutput;
+  readonly log: ClientLog;
   /** What RESET goes back to: the start-up packet's settings. */
   readonly defaults: Settings;
   transaction: OwnTransaction = 'none';
@@ -48,17 +50,23 @@ export class ClientState {
   #scope: string | undefined;
   /** The value of search_path after login. */
   readonly loginSearchPath: string;
+  /** As its start-up packet names it. */
+  readonly tenant: string | undefined;
 
   constructor(options: {
     context: RouterContext;
     user: string;
     output: ClientOutput;
+    log: ClientLog;
     defaults: Settings;
     searchPathText: string;
+    tenant?: string | undefined;
   }) {
     this.context = options.context;
     this.user = options.user;
+    this.tenant = options.tenant;
     this.output = options.output;
+    this.log = options.log;
     this.defaults = options.defaults;
     this.#settings = options.defaults;
     this.loginSearchPath = options.searchPathText;

@@ -126,9 +126,11 @@ export class TransactionControl {
   async #commit(): Promise<boolean> {
     const { lease, state } = this.#c;
     const { ddlUncommitted, beforeCommit } = lease;
+    const onCommitted = this.#c.notifications.committing();
     const result = await lease.branches.commit();
     if (!result) return false;
     if (result.kind !== 'committed') throw result.error;
+    onCommitted();
     if (ddlUncommitted) await this.#c.afterDdl(beforeCommit !== undefined);
     for (const { sqlState, message, hint } of result.warnings)
       encodeNoticeResponse(state.output.writer, 'WARNING', sqlState, hint ? `${message} (${hint})` : message);

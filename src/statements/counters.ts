@@ -83,6 +83,8 @@ export class StatementCounters {
   readonly #now: () => number;
   readonly #byKey = new Map<string, StatementCounter>();
   #bytes = 0;
+  /** Of all that was counted, by placements; read it after fold(). */
+  readonly totals = new Map<string, { calls: number; errors: number; totalMs: number }>();
   #pending = new Map<string, StatementDelta>();
 
   constructor(now: () => number) {
@@ -141,10 +143,20 @@ export class StatementCounters {
       }
       const { role, query, calls, errors, rows, totalMs, minMs, maxMs, beganMs } = counter;
       const sums = { calls, errors, rows, totalMs, minMs, maxMs, beganMs };
+      this.#addTotals(counter);
       const nodeIds = new Set(counter.nodeIds);
       this.#add({ role, query, ...sums, nodeIds, placements: new Set(counter.placements) });
       counter.clear();
     }
+  }
+
+  #addTotals({ placements, calls, errors, totalMs }: StatementCounter): void {
+    const key = [...placements].sort().join(' ');
+    const known = this.totals.get(key) ?? { calls: 0, errors: 0, totalMs: 0 };
+    known.calls += calls;
+    known.errors += errors;
+    known.totalMs += totalMs;
+    this.totals.set(key, known);
   }
 
   #forgetAll(): void {

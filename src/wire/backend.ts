@@ -75,6 +75,17 @@ export function encodeAuthenticationOk(writer: FrameWriter): void {
   encodeAuthentication(writer, AUTHENTICATION.ok, '');
 }
 
+export function encodeAuthenticationCleartext(writer: FrameWriter): void {
+  encodeAuthentication(writer, AUTHENTICATION.cleartextPassword, '');
+}
+
+export function encodeAuthenticationMd5(writer: FrameWriter, salt: Buffer): void {
+  writer.begin(Backend.Authentication);
+  writer.int32(AUTHENTICATION.md5Password);
+  writer.bytes(salt, 0, salt.length);
+  writer.end();
+}
+
 export function encodeAuthenticationSasl(writer: FrameWriter, mechanisms: readonly string[]): void {
   writer.begin(Backend.Authentication);
   writer.int32(AUTHENTICATION.sasl);
@@ -154,6 +165,17 @@ export function encodeNoticeResponse(
   encodeField(writer, 'C', sqlState);
   encodeField(writer, 'M', message);
   writer.uint8(0);
+  writer.end();
+}
+
+export function encodeNotificationResponse(
+  writer: FrameWriter,
+  { processId, channel, payload }: { processId: number; channel: string; payload: string },
+): void {
+  writer.begin(Backend.NotificationResponse);
+  writer.int32(processId);
+  writer.cstring(channel);
+  writer.cstring(payload);
   writer.end();
 }
 
@@ -376,4 +398,11 @@ export function readParameterDescription(body: Body): number[] {
   for (let i = 0; i < count; i++) typeOids.push(cursor.uint32());
   cursor.finish();
   return typeOids;
+}
+
+/** Of a NotificationResponse. */
+export function readNotificationChannel(body: Body): string {
+  cursor.open(body);
+  cursor.int32();
+  return cursor.lenientCstring();
 }

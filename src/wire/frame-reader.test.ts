@@ -140,4 +140,37 @@ describe('FrameReader', () => {
     expect(reader.next()).toBe(true);
     expect(() => reader.push(Buffer.alloc(1))).toThrow(/a bug in Postern/);
   });
+
+  test('what is taken away in the middle, another reader goes on with', () => {
+    fc.assert(
+      fc.property(
+        streamArbitrary,
+        fc.array(fc.nat()),
+        fc.nat(20),
+        fc.nat(20),
+        (stream, cuts, chunksBefore, framesBefore) => {
+          const chunks = cutAt(stream, cuts);
+          const reader = new FrameReader({ frameBytesMax });
+          const frames: string[] = [];
+          let used = 0;
+          // Stops behind any frame of any chunk.
+          for (let isOver = false; !isOver && used < Math.min(chunksBefore, chunks.length); ) {
+            reader.push(Buffer.from(chunks[used++]!));
+            for (;;) {
+              isOver = frames.length >= framesBefore;
+              if (isOver || !reader.next()) break;
+              frames.push(`${reader.type}:${reader.buffer.toString('hex', reader.bodyStart, reader.end)}`);
+            }
+          }
+          const expected = reader.bufferedBytes;
+          const rest = reader.takeRest();
+          expect(rest.length).toBe(expected);
+          expect(reader.bufferedBytes).toBe(0);
+          const other = new FrameReader({ frameBytesMax });
+          frames.push(...readAll(other, [rest, ...chunks.slice(used)]));
+          expect(frames).toEqual(readAll(new FrameReader({ frameBytesMax }), [stream]));
+        },
+      ),
+    );
+  });
 });

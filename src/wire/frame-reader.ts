@@ -37,6 +37,8 @@ export class FrameReader implements Frame {
 
   /** May be raised, e.g. after a login. */
   frameBytesMax: number;
+  /** Told of a frame whose head is there and whose rest is not; may throw, rather than have it waited for. */
+  onUnfinished: ((type: number, length: number) => void) | undefined;
   #chunk: Buffer = EMPTY;
   #position = 0;
   /** The frame that spans chunks: its first #assembledBytes bytes. 0: there is none. */
@@ -63,6 +65,17 @@ export class FrameReader implements Frame {
     this.#position = 0;
   }
 
+  /** Takes away what bufferedBytes counts; the reader is as new. */
+  takeRest(): Buffer {
+    const rest = Buffer.concat([
+      this.#assembly.subarray(0, this.#assembledBytes),
+      this.#chunk.subarray(this.#position),
+    ]);
+    this.#assembledBytes = 0;
+    this.#waitForChunk();
+    return rest;
+  }
+
   /** Moves to the next whole frame and makes it the current one; false: none has arrived whole yet. */
   next(): boolean {
     if (this.#assembledBytes > 0) return this.#nextAcrossChunks();
@@ -86,7 +99,10 @@ export class FrameReader implements Frame {
     if (this.#assembledBytes < HEADER_BYTES) return this.#waitForChunk();
     const frameBytes = this.#frameBytes(this.#assembly, 0);
     this.#assemble(frameBytes);
-    if (this.#assembledBytes < frameBytes) return this.#waitForChunk();
+    if (this.#assembledBytes < frameBytes) {
+      this.onUnfinished?.(this.#assembly[0]!, frameBytes - 1);
+      return this.#waitForChunk();
+    }
     this.#assembledBytes = 0;
     this.#setCurrent(this.#assembly, 0, frameBytes);
     return true;

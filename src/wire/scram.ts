@@ -8,16 +8,17 @@
  *                      ── client-final ───────▶ finishScramServer
  *     checkServerFinal ◀───── server-final ── (or the refusal)
  *
- * No channel binding (SCRAM-SHA-256-PLUS) is offered or taken. Secrets are compared in constant time. Malformed messages
+ * Channel binding (SCRAM-SHA-256-PLUS) is in channel-binding.ts. Secrets are compared in constant time. Malformed messages
  * are protocol violations in PostgreSQL's words; a wrong password is not an exception but the step's result.
  */
 import { createHash, createHmac, pbkdf2, timingSafeEqual } from 'node:crypto';
 import { promisify } from 'node:util';
 import { assert } from '../base/assert.ts';
 import { invalidParameter, protocolNotSupported, protocolViolation } from '../base/errors.ts';
+import { checkChannelBinding, type Gs2, readGs2, SCRAM_MECHANISM } from './channel-binding.ts';
 import { saslprep } from './saslprep.ts';
+import { type ScramKeys, sameDerivation } from './scram-keys.ts';
 
-export const SCRAM_MECHANISM = 'SCRAM-SHA-256';
 /** PostgreSQL's default of scram_iterations. */
 const SCRAM_ITERATIONS = 4096;
 /** What a server may ask of a client: several seconds of computing. More is taken for a broken or hostile server. */
@@ -78,9 +79,18 @@ export async function makeScramVerifier(options: {
   iterations?: number;
 }): Promise<ScramVerifier> {
   const { salt, iterations = SCRAM_ITERATIONS } = options;
-  const saltedPassword = await saltPassword(options.password, salt, iterations);
-  const storedKey = sha256(hmac(saltedPassword, 'Client Key'));
-  return { iterations, salt, storedKey, serverKey: hmac(saltedPassword, 'Server Key'), mock: false };
+  const { clientKey, serverKey } = await deriveScramKeys(options.password, salt, iterations);
+  return { iterations, salt, storedKey: sha256(clientKey), serverKey, mock: false };
+}
+
+/** Takes milliseconds of computing, on a thread of the pool. */
+export async function deriveScramKeys(
+  password: string,
+  salt: Buffer,
+  iterations: number,
+): Promise<ScramKeys> {
+  const salted = await pbkdf2Async(saslprep(password), salt, iterations, KEY_BYTES, 'sha256');
+  return { clientKey: hmac(salted, 'Client Key'), serverKey: hmac(salted, 'Server Key'), salt, iterations };
 }
 
 /**
@@ -103,19 +113,27 @@ export function mockScramVerifier(options: {
 
 export interface ScramServerState {
   readonly verifier: ScramVerifier;
-  /** base64 of the client's gs2 header, which it has to repeat. */
-  readonly channelBinding: string;
+  readonly gs2: Gs2;
   readonly nonce: string;
   readonly clientFirstBare: string;
   readonly serverFirst: string;
 }
 
-/** @param options.nonce the server's part: at least 18 random bytes in base64 */
-export function startScramServer(options: { verifier: ScramVerifier; clientFirst: string; nonce: string }): {
-  state: ScramServerState;
-  serverFirst: string;
-} {
-  const { gs2Header, bare } = splitClientFirst(options.clientFirst);
+/**
+ * @param options.nonce the server's part: at least 18 random bytes in base64
+ * @param options.mechanism as the client has chosen it; default: SCRAM-SHA-256
+ * @param options.serverEndPoint of the connection; with it, SCRAM-SHA-256-PLUS was offered
+ */
+export function startScramServer(options: {
+  verifier: ScramVerifier;
+  clientFirst: string;
+  nonce: string;
+  mechanism?: string;
+  serverEndPoint?: Buffer | undefined;
+}): { state: ScramServerState; serverFirst: string } {
+  const { clientFirst, mechanism = SCRAM_MECHANISM, serverEndPoint } = options;
+  const gs2 = readGs2(clientFirst, { mechanism, serverEndPoint });
+  const bare = clientFirst.slice(gs2.header.length);
   const attributes = new AttributeReader(bare);
   if (attributes.nextIs('m')) {
     throw protocolNotSupported('client requires an unsupported SCRAM extension');
@@ -129,32 +147,13 @@ export function startScramServer(options: { verifier: ScramVerifier; clientFirst
   const { verifier } = options;
   const nonce = clientNonce + options.nonce;
   const serverFirst = `r=${nonce},s=${verifier.salt.toString('base64')},i=${verifier.iterations}`;
-  const channelBinding = Buffer.from(gs2Header).toString('base64');
-  return { state: { verifier, channelBinding, nonce, clientFirstBare: bare, serverFirst }, serverFirst };
-}
-
-function splitClientFirst(clientFirst: string): { gs2Header: string; bare: string } {
-  const flag = clientFirst[0];
-  if (flag === 'p') {
-    throw malformed(
-      'The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.',
-    );
-  }
-  if (flag !== 'n' && flag !== 'y') throw malformed('Unexpected channel-binding flag.');
-  if (clientFirst[1] !== ',') throw malformed('Comma expected after the channel-binding flag.');
-  if (clientFirst[2] === 'a') {
-    throw protocolNotSupported('client uses authorization identity, but it is not supported');
-  }
-  if (clientFirst[2] !== ',') throw malformed('Unexpected attribute in client-first-message.');
-  return { gs2Header: clientFirst.slice(0, 3), bare: clientFirst.slice(3) };
+  return { state: { verifier, gs2, nonce, clientFirstBare: bare, serverFirst }, serverFirst };
 }
 
 /** The server-final message for a right proof; undefined for a wrong one: 28P01 is then the answer. */
 export function finishScramServer(state: ScramServerState, clientFinal: string): string | undefined {
   const attributes = new AttributeReader(clientFinal);
-  if (attributes.value('c') !== state.channelBinding) {
-    throw protocolViolation('unexpected SCRAM channel-binding attribute in client-final-message');
-  }
+  checkChannelBinding(state.gs2, attributes.value('c'));
   if (attributes.value('r') !== state.nonce) {
     throw protocolViolation('invalid SCRAM response', 'Nonce does not match.');
   }
@@ -176,23 +175,34 @@ export function finishScramServer(state: ScramServerState, clientFinal: string):
 export interface ScramClientStart {
   readonly nonce: string;
   readonly clientFirstBare: string;
+  readonly channelBinding: string;
 }
 
 export interface ScramClientProof {
   readonly serverSignature: Buffer;
 }
 
-/** @param nonce at least 18 random bytes in base64 */
-export function startScramClient(nonce: string): { state: ScramClientStart; clientFirst: string } {
+/**
+ * @param nonce at least 18 random bytes in base64
+ * @param gs2 of chooseScram(), which has chosen the mechanism with it
+ */
+export function startScramClient(nonce: string, gs2: Gs2): { state: ScramClientStart; clientFirst: string } {
   // The user name is left empty: PostgreSQL takes that of the start-up packet.
   const clientFirstBare = `n=,r=${nonce}`;
-  return { state: { nonce, clientFirstBare }, clientFirst: `n,,${clientFirstBare}` };
+  const { channelBinding, header } = gs2;
+  return { state: { nonce, clientFirstBare, channelBinding }, clientFirst: header + clientFirstBare };
 }
 
-/** Takes milliseconds of computing, on a thread of the pool: a pool of connections that opens must not stall the router. */
+/** The server's verifier has another salt or other iterations than the keys were derived with: they are of no use there. */
+export class OtherDerivation extends Error {}
+
+/**
+ * A password takes milliseconds of computing, on a thread of the pool: a pool of connections that opens must not stall the
+ * router. Keys take none; rejects with OtherDerivation when they don't fit what the server has.
+ */
 export async function answerServerFirst(
   state: ScramClientStart,
-  password: string,
+  secret: string | ScramKeys,
   serverFirst: string,
 ): Promise<{ state: ScramClientProof; clientFinal: string }> {
   const attributes = new AttributeReader(serverFirst);
@@ -209,12 +219,14 @@ export async function answerServerFirst(
   }
   attributes.skipExtensions();
 
-  const saltedPassword = await saltPassword(password, salt, iterations);
-  const clientKey = hmac(saltedPassword, 'Client Key');
-  const withoutProof = `c=biws,r=${nonce}`;
+  const { clientKey, serverKey } =
+    typeof secret === 'string' ? await deriveScramKeys(secret, salt, iterations) : secret;
+  if (typeof secret !== 'string' && !sameDerivation(secret, { salt, iterations }))
+    throw new OtherDerivation();
+  const withoutProof = `c=${state.channelBinding},r=${nonce}`;
   const authMessage = `${state.clientFirstBare},${serverFirst},${withoutProof}`;
   const proof = xor(clientKey, hmac(sha256(clientKey), authMessage));
-  const serverSignature = hmac(hmac(saltedPassword, 'Server Key'), authMessage);
+  const serverSignature = hmac(serverKey, authMessage);
   return { state: { serverSignature }, clientFinal: `${withoutProof},p=${proof.toString('base64')}` };
 }
 
@@ -230,12 +242,6 @@ export function checkServerFinal(state: ScramClientProof, serverFinal: string): 
   if (!timingSafeEqual(signature, state.serverSignature)) {
     throw protocolViolation('incorrect server signature', 'The server does not know the password.');
   }
-}
-
-/** The answer to AuthenticationMD5Password, for servers that still store such passwords. */
-export function md5PasswordResponse(options: { user: string; password: string; salt: Buffer }): string {
-  const inner = createHash('md5').update(options.password).update(options.user).digest('hex');
-  return `md5${createHash('md5').update(inner).update(options.salt).digest('hex')}`;
 }
 
 /** Walks `a=value,b=value`. Names are one letter; values have no comma and none of the control characters. */
@@ -292,10 +298,6 @@ function isPrintable(nonce: string): boolean {
 function decodeBase64(text: string): Buffer | undefined {
   const decoded = Buffer.from(text, 'base64');
   return decoded.toString('base64') === text ? decoded : undefined;
-}
-
-function saltPassword(password: string, salt: Buffer, iterations: number): Promise<Buffer> {
-  return pbkdf2Async(saslprep(password), salt, iterations, KEY_BYTES, 'sha256');
 }
 
 function hmac(key: Buffer, message: string): Buffer {

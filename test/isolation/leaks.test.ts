@@ -107,7 +107,7 @@ describe('settings', () => {
   it('on another node than the session keeps a backend on', async () => {
     for (const key of [1, 2, 3, 4, 5, 6]) {
       const first = await connectClient(cluster);
-      await first.query('LISTEN something');
+      await first.query('SELECT pg_advisory_lock_shared(77)');
       await first.query(`INSERT INTO events VALUES ($1, now(), 'x') ON CONFLICT DO NOTHING`, [key]);
       await first.query(`SELECT set_config('app.' || 'tenant', 'mine', false) FROM events WHERE id = ${key}`);
       const second = await connectClient(cluster);
@@ -356,7 +356,7 @@ describe('what needs a backend of its own', () => {
       `SELECT count(*)::text FROM pg_cursors WHERE name = 'left_over'`,
       '0',
     ],
-    ['LISTEN', 'LISTEN left_over', 'SELECT count(*)::text FROM pg_listening_channels()', '0'],
+    ['LISTEN', 'BEGIN; LISTEN left_over; COMMIT', 'SELECT count(*)::text FROM pg_listening_channels()', '0'],
     [
       'a setting by the view of them',
       "UPDATE pg_settings SET setting = '7777' WHERE name = 'work_mem'",
@@ -393,7 +393,7 @@ describe('what needs a backend of its own', () => {
       expect(await value(second, text)).toBe('!55000');
       expect(await value(first, text)).toBe(drawn);
     }
-    await first.query('LISTEN something');
+    await first.query('SELECT pg_advisory_lock_shared(77)');
     const next = await value(first, `SELECT nextval('numbers')`);
     expect(await value(first, 'SELECT lastval()')).toBe(next);
   });

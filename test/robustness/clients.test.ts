@@ -90,7 +90,7 @@ it.each([
 it('sessions that keep all backends: the next one hears 53300 and what to do', async () => {
   const limited = await routerWith({ acquireTimeoutMs: 500, connectionsPerNode: 2 });
   const keepers = await Promise.all([connectClient(limited), connectClient(limited)]);
-  for (const keeper of keepers) await keeper.query('LISTEN something');
+  for (const keeper of keepers) await keeper.query('CREATE TEMP TABLE kept (x int)');
   const next = await connectClient({ dsn: limited.dsn }).catch((error) => error);
   // Whether the login or its first statement has to wait for a backend is the router's business.
   const refused = next instanceof Error ? next : await next.query('SELECT 1').catch((error: Error) => error);

@@ -20,6 +20,8 @@ const QUERY = 0x51;
 const SYNC = 0x53;
 const IN_TRANSACTION = 0x54;
 const HEADER_BYTES = 5;
+/** Eight bytes before the start-up packet, answered by one that is no frame: S or N. */
+const SSL_REQUEST_CODE = 80_877_103;
 /** In the simple protocol; its answers are an ErrorResponse and ReadyForQuery. */
 const FAILING_QUERY = Buffer.from('Q\0\0\0\x0fSELECT 1/0\0', 'latin1');
 
@@ -113,6 +115,7 @@ class Link {
   readonly #requests = new FrameScanner([QUERY, SYNC], { untypedFirst: true });
   /** Of failTransaction(): what the server answers is the relay's. */
   #onFailed: (() => void) | undefined;
+  #hasAskedForTls = false;
 
   constructor(
     router: net.Socket,
@@ -174,11 +177,17 @@ class Link {
       this.destroy();
       return;
     }
-    this.#requests.scan(chunk, 0, false);
+    if (chunk.length === 8 && chunk.readInt32BE(4) === SSL_REQUEST_CODE) this.#hasAskedForTls = true;
+    else this.#requests.scan(chunk, 0, false);
     this.#write(chunk, this.#router, this.#server!);
   }
 
   #fromServer(chunk: Buffer): void {
+    if (this.#hasAskedForTls) {
+      this.#hasAskedForTls = false;
+      this.#write(chunk, this.#server!, this.#router);
+      return;
+    }
     let from = 0;
     if (this.#onFailed) {
       const { found } = this.#frames;

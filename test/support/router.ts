@@ -2,9 +2,10 @@
  * A router over real servers, for tests: `await startTestCluster()`, and `await cluster.stop()` at the end. Each node has
  * a role `app` and a database `app` that it owns, as an application would find them.
  */
+
+import type { UserEntry } from '../../src/auth/user-entry.ts';
 import { type Router, startRouter } from '../../src/cli/router.ts';
 import type { RouterOptions } from '../../src/cli/router-options.ts';
-import type { UserEntry } from '../../src/session/users.ts';
 import { startTestServer, type TestServer, type TestServerOptions } from './servers.ts';
 
 export interface TestClusterOptions {
@@ -25,6 +26,8 @@ export interface TestClusterOptions {
   readonly statementsEveryMs?: number;
   /** Default: as the router's. */
   readonly transactions?: RouterOptions['transactions'];
+  /** Whatever else it is started with. */
+  readonly router?: Partial<RouterOptions>;
 }
 
 export interface TestCluster {
@@ -70,6 +73,7 @@ export async function startTestCluster(options: TestClusterOptions = {}): Promis
       coalesce: options.coalesce,
       statementsEveryMs: options.statementsEveryMs,
       transactions: options.transactions,
+      ...options.router,
     };
     const router = await startRouter(routerOptions);
     return {

@@ -6,6 +6,7 @@ import pg from 'pg';
 import { serverAccount } from '../../src/embedded/account.ts';
 import { embeddedInstallation, type Installation, installationAt } from '../../src/embedded/installation.ts';
 import { ScratchServer } from '../../src/embedded/scratch.ts';
+import { initializeFromTemplate } from './data-template.ts';
 
 export interface TestServer {
   readonly port: number;
@@ -73,6 +74,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     installation: await installation(options.version ?? 18),
     settings: settingsOf(options),
     superuserPassword: password,
+    initialize: initializeFromTemplate,
   });
   return new RunningTestServer(server, password);
 }

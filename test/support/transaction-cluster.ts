@@ -4,9 +4,11 @@
  */
 import { afterAll, afterEach, beforeAll } from 'vitest';
 import type { BackendConnection } from '../../src/backend/connection.ts';
+import { NO_CREDENTIAL } from '../../src/backend/credential.ts';
 import { ask, type Rows } from '../../src/backend/internal-query.ts';
 import { openBackend } from '../../src/backend/login.ts';
 import { readTokenKey } from '../../src/catalog/store.ts';
+import { NO_TLS } from '../../src/pg/dsn-tls.ts';
 import { ControlConnection } from '../../src/platform/control-connection.ts';
 import { FlushQueue } from '../../src/platform/flush-queue.ts';
 import type { CommitBranch } from '../../src/txn/coordinator.ts';
@@ -88,10 +90,16 @@ export class TransactionCluster extends ShardedCluster {
   async connect(index: number, user = 'app'): Promise<BackendConnection> {
     const node = this.identity!.nodes[index]!;
     const connection = await openBackend({
-      address: { nodeId: node.id, nodeName: node.name, host: '127.0.0.1', port: this.servers[index]!.port },
+      address: {
+        nodeId: node.id,
+        nodeName: node.name,
+        host: '127.0.0.1',
+        port: this.servers[index]!.port,
+        tls: NO_TLS,
+      },
       database: 'postgres',
       user,
-      password: undefined,
+      credential: NO_CREDENTIAL,
       flushQueue,
       keepalives: true,
     });

@@ -266,6 +266,7 @@ export class Bank {
   #stage(options: RunOptions, told: Pick<Stage, 'note' | 'hasViolation'>): Stage {
     return {
       ...told,
+      isRight: options.faults === undefined,
       routers: this.#routers,
       servers: this.#servers,
       relay: (router, server) => this.#relays[router]![server]!,

@@ -7,9 +7,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { BackendConnection } from '../../src/backend/connection.ts';
+import { NO_CREDENTIAL } from '../../src/backend/credential.ts';
 import { ask } from '../../src/backend/internal-query.ts';
 import { openBackend } from '../../src/backend/login.ts';
 import { BOUNDS } from '../../src/base/bounds.ts';
+import { NO_TLS } from '../../src/pg/dsn-tls.ts';
 import { ControlConnection } from '../../src/platform/control-connection.ts';
 import { FlushQueue } from '../../src/platform/flush-queue.ts';
 import { openConsistent } from '../../src/txn/consistent-snapshot.ts';
@@ -72,9 +74,10 @@ async function newBackends(): Promise<Map<number, BackendConnection>> {
       nodeName: `n${nodeId}`,
       host: '127.0.0.1',
       port: cluster.servers[nodeId - 1]!.port,
+      tls: NO_TLS,
     };
     const backend = await openBackend({
-      ...{ address, database: 'postgres', user: 'postgres', password: undefined, flushQueue },
+      ...{ address, database: 'postgres', user: 'postgres', credential: NO_CREDENTIAL, flushQueue },
     });
     backends.push(backend);
     found.set(nodeId, backend);

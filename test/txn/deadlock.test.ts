@@ -4,11 +4,13 @@
  */
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { NO_CREDENTIAL } from '../../src/backend/credential.ts';
 import { ask } from '../../src/backend/internal-query.ts';
 import { openBackend } from '../../src/backend/login.ts';
 import { type AcquireTicket, NodePool } from '../../src/backend/pool.ts';
 import { Settings } from '../../src/backend/settings.ts';
 import type { PosternError } from '../../src/base/errors.ts';
+import { NO_TLS } from '../../src/pg/dsn-tls.ts';
 import { FlushQueue } from '../../src/platform/flush-queue.ts';
 import { DeadlockDetector } from '../../src/txn/deadlock-detector.ts';
 import { conflict } from '../../src/txn/deadlock-report.ts';
@@ -290,13 +292,14 @@ describe('a deadlock over nodes', () => {
 describe('a wait in the line of a pool', () => {
   async function poolOf(nodeId: number): Promise<NodePool> {
     const { port } = servers[nodeId - 1]!;
-    const address = { nodeId, nodeName: `n${nodeId}`, host: '127.0.0.1', port };
+    const address = { nodeId, nodeName: `n${nodeId}`, host: '127.0.0.1', port, tls: NO_TLS };
     const flushQueue = new FlushQueue();
     const pool = new NodePool({
       address,
       connectionsMax: 1,
       now: () => performance.now(),
-      open: (user) => openBackend({ address, database: 'postgres', user, password: undefined, flushQueue }),
+      open: (user) =>
+        openBackend({ address, database: 'postgres', user, credential: NO_CREDENTIAL, flushQueue }),
     });
     pools.set(nodeId, pool);
     return pool;

@@ -6,14 +6,14 @@ import { startTestCluster } from '../support/router.ts';
 
 it('counts commits over nodes, and prepared transactions', async () => {
   const cluster = await startTestCluster({ settings: { max_prepared_transactions: '10' } });
-  const router = await startRouter({ ...cluster.routerOptions, metrics: { host: '127.0.0.1', port: 0 } });
+  const router = await startRouter({ ...cluster.routerOptions, http: { host: '127.0.0.1', port: 0 } });
   const client = new pg.Client({ connectionString: `postgres://app@127.0.0.1:${router.port}/app` });
   try {
     await client.connect();
     await client.query(
       "CREATE TABLE k (id int8 PRIMARY KEY, n int) WITH (postern.door = 'sharded', postern.key = 'id')",
     );
-    const url = `http://127.0.0.1:${router.metricsPort}`;
+    const url = `http://127.0.0.1:${router.httpPort}`;
     const figures = async (): Promise<Map<string, string>> => {
       const text = await (await fetch(`${url}/metrics`)).text();
       return new Map([...text.matchAll(/^(postern_\w+) (\S+)$/gm)].map(([, name, value]) => [name!, value!]));

@@ -202,7 +202,9 @@ describe('a transaction over several nodes answers as one PostgreSQL', () => {
     'NOTIFY last': () => [q('BEGIN'), onHome(), away(), q("NOTIFY c, 'x'"), q('COMMIT')],
     'pg_notify()': () => [q('BEGIN'), q("SELECT pg_notify('c', 'x')"), away(), onHome(), away(), q('COMMIT')],
     'its own notification': () => [
+      q('BEGIN'),
       q('LISTEN c'),
+      q('COMMIT'),
       q('BEGIN'),
       onHome(),
       q("NOTIFY c, 'x'"),

@@ -6,7 +6,7 @@
  * Invariant: whatever ends it, no thread, no connection and no schema of it is left, or the error says so. Its time is
  * bounded by its pace: about 70 seconds, or 20 if quick, and a few more where standbys have to catch up.
  */
-import { type Dsn, parseDsn } from '../../pg/dsn.ts';
+import { type Dsn, parseDsnOfOneServer } from '../../pg/dsn.ts';
 import { LoadError } from '../load/generator.ts';
 import type { Protocol } from '../load/transaction-template.ts';
 import { refuseTraffic } from '../measure/traffic.ts';
@@ -68,7 +68,7 @@ export interface ExplainOptions {
 
 /** Rejects with MeasureError, LoadError, 22023, or the signal's reason. */
 export async function explainWall(options: ExplainOptions): Promise<Explanation> {
-  const dsn = parseDsn(options.dsn, options.environment);
+  const dsn = parseDsnOfOneServer(options.dsn, options.environment);
   options.signal?.throwIfAborted();
   options.onProgress?.({ kind: 'preparing' });
   const server = await MeasuredServer.connect(dsn);

@@ -6,15 +6,15 @@
 import { randomBytes } from 'node:crypto';
 import { unreachable } from '../../base/assert.ts';
 import { readAuthentication, readErrorFields } from '../../wire/backend.ts';
+import { chooseScram } from '../../wire/channel-binding.ts';
 import type { FrameReader } from '../../wire/frame-reader.ts';
 import { FrameWriter } from '../../wire/frame-writer.ts';
 import { encodePassword, encodeSaslInitial, encodeSaslResponse } from '../../wire/frontend.ts';
+import { md5Hash, md5Response } from '../../wire/md5-password.ts';
 import { Backend } from '../../wire/message-types.ts';
 import {
   answerServerFirst,
   checkServerFinal,
-  md5PasswordResponse,
-  SCRAM_MECHANISM,
   type ScramClientProof,
   type ScramClientStart,
   startScramClient,
@@ -86,18 +86,25 @@ export class Login {
         return bytesOf((writer) => encodePassword(writer, this.password()));
       case 'md5': {
         const { user } = this.target;
-        const response = md5PasswordResponse({ user, password: this.password(), salt: request.salt });
+        const response = md5Response(md5Hash(user, this.password()), request.salt);
         return bytesOf((writer) => encodePassword(writer, response));
       }
       case 'sasl': {
-        if (!request.mechanisms.includes(SCRAM_MECHANISM)) {
+        const scram = chooseScram(request.mechanisms, {
+          serverEndPoint: undefined,
+          channelBinding: 'disable',
+        });
+        if (!scram) {
           throw new ConnectError(`the server offers only ${request.mechanisms.join(', ')} to log in`);
         }
         this.password();
-        const { state, clientFirst } = startScramClient(randomBytes(NONCE_BYTES).toString('base64'));
+        const { state, clientFirst } = startScramClient(
+          randomBytes(NONCE_BYTES).toString('base64'),
+          scram.gs2,
+        );
         this.scramStart = state;
         this.serverProofMissing = true;
-        return bytesOf((writer) => encodeSaslInitial(writer, SCRAM_MECHANISM, clientFirst));
+        return bytesOf((writer) => encodeSaslInitial(writer, scram.mechanism, clientFirst));
       }
       case 'saslContinue':
         return this.answerScram(request.data);

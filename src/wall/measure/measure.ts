@@ -6,7 +6,7 @@
  * Invariant: whatever ends it (its last point, an error, the signal), no thread and no connection of it is left, and the
  * schema it made is gone, or the error says that it is not.
  */
-import { parseDsn } from '../../pg/dsn.ts';
+import { parseDsnOfOneServer } from '../../pg/dsn.ts';
 import { LoadError, LoadGenerator } from '../load/generator.ts';
 import type { Protocol } from '../load/transaction-template.ts';
 import { machineFacts } from '../server/machine.ts';
@@ -102,7 +102,7 @@ export class SweepError extends Error {
  * reason. A point for which the server has no connections left is skipped and listed as such.
  */
 export async function measureWall(options: MeasureOptions): Promise<SweepResult> {
-  const dsn = parseDsn(options.dsn, options.environment);
+  const dsn = parseDsnOfOneServer(options.dsn, options.environment);
   options.signal?.throwIfAborted();
   options.onProgress?.({ kind: 'preparing' });
   const server = await MeasuredServer.connect(dsn);

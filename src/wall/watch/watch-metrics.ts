@@ -1,11 +1,15 @@
 /** What a watch sees, for Prometheus: one registry, and an HTTP server with /metrics alone. */
 import { Gauge, Registry } from 'prom-client';
-import { MetricsServer } from '../../platform/metrics-server.ts';
+import { HttpEndpoints } from '../../platform/http-endpoints.ts';
 import { type Ages, type Reading, SYMPTOM_NAMES } from './symptoms.ts';
 
 export class WatchMetrics {
   private readonly registry = new Registry();
-  private readonly server = new MetricsServer(this.registry);
+  private readonly server = new HttpEndpoints({
+    '/metrics': async () => ({
+      ...{ status: 200, contentType: this.registry.contentType, body: await this.registry.metrics() },
+    }),
+  });
   private readonly up = this.gauge('postern_wall_up', 'Whether the last look at the server succeeded.');
   private readonly symptom = this.gauge(
     'postern_wall_symptom',
