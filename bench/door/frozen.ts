@@ -1,5 +1,5 @@
 /**
- * A node stands still (SIGSTOP of all its processes) for 30 s, 10 s with --quick: once one that is not home, once home. Clients of the
+ * A node stands still (SIGSTOP of all its processes) for 30 s, 8 s with --quick: once one that is not home, once home. Clients of the
  * other nodes read, update and insert by key, and commit transactions over both of those nodes, each client 50 statements a second
  * whatever the answers take; clients of the frozen node keep trying. What is told is the 99th percentile of the others' latency,
  * from the intended start, during the pause by that just before it; and how many of their statements failed.
@@ -98,13 +98,13 @@ async function pause(options: {
       client.start(live[i % live.length]!, live[(i + 1) % live.length]!);
     for (const client of struck) client.start(keys[frozen]!, keys[frozen]!);
     await measure(others, 3_000);
-    const before = await measure(others, quick ? 6_000 : 15_000);
+    const before = await measure(others, quick ? 4_000 : 15_000);
     freeze(servers[frozen]!);
-    const during = await measure(others, quick ? 10_000 : 30_000);
+    const during = await measure(others, quick ? 8_000 : 30_000);
     thaw(servers[frozen]!);
     return {
-      [`frozen ${name}: others' p99, during / before`]: p99(during) / p99(before),
-      [`frozen ${name}: others' failed statements`]: during.failures,
+      [`frozen_${name}_p99`]: p99(during) / p99(before),
+      [`frozen_${name}_failed`]: during.failures,
     };
   } finally {
     thaw(servers[frozen]!);

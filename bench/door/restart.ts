@@ -86,13 +86,10 @@ async function restartUnderLoad(of: {
   load.isOver = true;
   await Promise.all(running);
   return {
-    'restart: failed transactions': during.failed,
-    'restart: refused connections': during.refused,
-    'restart: transactions meanwhile': during.transactions,
-    'restart: p99, during / before': p99(during) / p99(before),
-    'restart: p99 in ms before': p99(before),
-    'restart: p99 in ms during': p99(during),
-    'restart: seconds for each worker': tookMs / 1_000 / restarts / WORKERS,
+    restart_failed: during.failed,
+    restart_refused: during.refused,
+    restart_p99: p99(during) / p99(before),
+    restart_seconds_per_worker: tookMs / 1_000 / restarts / WORKERS,
   };
 }
 

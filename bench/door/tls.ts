@@ -48,9 +48,9 @@ export async function run(quick: boolean): Promise<Record<string, number>> {
     const plainLogin = await measure(plainNode, 'disable', ['-C']);
     const tlsLogin = await measure(plainNode, 'require', ['-C']);
     return {
-      'TLS with clients: CPU of the router per read, with / without': withClients / plain,
-      'TLS with the node: CPU of the router per read, with / without': withNode / plain,
-      'TLS with clients: CPU of the router per login and read, with / without': tlsLogin / plainLogin,
+      tls_clients_cpu: withClients / plain,
+      tls_node_cpu: withNode / plain,
+      tls_login_cpu: tlsLogin / plainLogin,
     };
   } finally {
     for (const router of routers) await router.stop();

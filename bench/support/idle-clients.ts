@@ -3,7 +3,7 @@
  * (idle-client.program.ts), so that neither the generator nor the bench itself has their sockets.
  */
 import { execFileSync, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { endWithBench, outputMatching, type RunningProcess, stopChild } from './child.ts';
 import type { Endpoint } from './point.ts';
@@ -28,7 +28,8 @@ export async function connectIdleClients(options: {
   count: number;
 }): Promise<IdleClients> {
   const { router, endpoint, count } = options;
-  allowOpenFiles(router.pid, count + FILES_BESIDE);
+  // Its workers are there since it listens, and have a limit of their own each.
+  for (const pid of processTree(router.pid)) allowOpenFiles(pid, count + FILES_BESIDE);
   const before = residentBytes(router.pid);
   const child = spawn(
     process.execPath,
@@ -64,7 +65,17 @@ export function readOpenFilesMax(text: string): number {
   return limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit ?? 0);
 }
 
-function residentBytes(pid: number): number {
-  const kibibytes = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
-  return Number(kibibytes ?? 0) * 1024;
+/** Of the process and its workers: it is they who hold the clients. */
+function residentBytes(root: number): number {
+  let kibibytes = 0;
+  for (const pid of processTree(root))
+    kibibytes += Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0);
+  return kibibytes * 1024;
+}
+
+function processTree(pid: number): number[] {
+  const children = readdirSync(`/proc/${pid}/task`)
+    .flatMap((thread) => readFileSync(`/proc/${pid}/task/${thread}/children`, 'latin1').split(' '))
+    .filter((child) => child !== '');
+  return [pid, ...children.flatMap((child) => processTree(Number(child)))];
 }

@@ -1,7 +1,7 @@
 /** Shares against the plainest way to make them, and what they promise. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { fairShare, type Sharer } from './fair-share.ts';
+import { fairShare, goByArrival, type Sharer } from './fair-share.ts';
 
 /** One place after the other: the kind of whoever is there in the queue; within it whoever has had the fewest, and came first. */
 function dumbShare<T extends Sharer>(waiting: readonly T[], size: number): Set<T> {
@@ -38,6 +38,9 @@ describe('a fair share', () => {
         expect([...fairShare(waiting, size)].map((one) => waiting.indexOf(one)).sort()).toEqual(
           [...dumbShare(waiting, size)].map((one) => waiting.indexOf(one)).sort(),
         );
+        const first = waiting.slice(0, size);
+        expect(goByArrival(waiting, size)).toBe(first.every(({ tenant }) => tenant === undefined));
+        if (goByArrival(waiting, size)) expect([...fairShare(waiting, size)]).toEqual(first);
       }),
       { seed: 11, numRuns: 300 },
     );

@@ -13,6 +13,12 @@ export interface Sharer {
   readonly tenant: string | number | undefined;
 }
 
+/** Are the first `size` all of those of which nothing is known? Then they are the fair share. */
+export function goByArrival(waiting: readonly Sharer[], size: number): boolean {
+  for (let i = 0; i < size; i++) if (waiting[i]!.tenant !== undefined) return false;
+  return true;
+}
+
 /** `waiting`: in the order of arrival, more than `size`. Gives `size` of them. */
 export function fairShare<T extends Sharer>(waiting: readonly T[], size: number): Set<T> {
   const chosen = new Set<T>();

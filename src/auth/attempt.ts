@@ -63,6 +63,12 @@ export class Attempt {
     this.#isProved = facts.challenge.kind === 'nothing';
   }
 
+  /** Which role it is for; undefined: home could not be asked, or has none of this name. */
+  get roleId(): string | undefined {
+    const { role } = this.#facts;
+    return role === 'unknown' ? undefined : role?.id;
+  }
+
   /** As pg_hba.conf names it. */
   get methodUsed(): AttemptFacts['method'] {
     const { kind } = this.challenge;

@@ -11,6 +11,7 @@
  * Invariant: no secret leaves it but as a Credential for a node, or packed for the process that takes over.
  */
 import { type Credential, NO_CREDENTIAL } from '../backend/credential.ts';
+import { BOUNDS } from '../base/bounds.ts';
 import { objectError, type PosternError } from '../base/errors.ts';
 import { makeScramVerifier, mockScramVerifier, type ScramVerifier } from '../wire/scram.ts';
 import { Attempt, type Challenge, type RoleState } from './attempt.ts';
@@ -65,6 +66,8 @@ export interface LoginRequest {
 
 /** PostgreSQL cuts names off there; a longer one is nobody's. */
 const NAME_BYTES_MAX = 63;
+/** So that those who log in find room in the line. */
+const RECHECKED_MAX = 500;
 
 export class Authenticator {
   readonly #parts: AuthenticatorParts;
@@ -76,6 +79,11 @@ export class Authenticator {
   readonly #verifiers = new WeakMap<UserEntry, Promise<ScramVerifier[]>>();
   /** Told of roles for which the nodes get something else from now on. */
   onCredential: ((user: string) => void) | undefined;
+  /** By name: the role that had it when home was last asked. */
+  readonly #roleIds = new Map<string, string>();
+  #recheckedAt = 0;
+  /** Told when the name of a role that clients may be in as belongs to another role: renamed, or dropped and made anew. */
+  onReplaced: ((user: string) => void) | undefined;
 
   constructor(options: AuthenticationOptions, parts: AuthenticatorParts) {
     this.#parts = parts;
@@ -113,6 +121,8 @@ export class Authenticator {
 
   /** A login that finish() has let in; what is given has to be called when the client has gone. */
   enter(attempt: Attempt, credential: Credential | undefined): () => void {
+    if (attempt.roleId !== undefined && attempt.roleId !== this.#roleIds.get(attempt.user))
+      throw objectError('28000', `role "${attempt.user}" has been replaced meanwhile`);
     const release = this.#learnt.hold(attempt.user);
     if (credential && this.#learnt.learn(attempt.user, credential)) this.onCredential?.(attempt.user);
     return release;
@@ -126,6 +136,14 @@ export class Authenticator {
   /** Roles have been changed through this router. */
   doubtRoles(): void {
     this.#parts.roles.doubt();
+    this.recheckRoles();
+  }
+
+  /** Whoever is in is so under a name: is it still the same role's? Of many, some at a time. */
+  recheckRoles(): void {
+    const { users } = this.#learnt;
+    for (let i = 0; i < Math.min(users.length, RECHECKED_MAX); i++)
+      void this.#roleOf(users[this.#recheckedAt++ % users.length]!).catch(() => {});
   }
 
   /** With what the router logs in at a node as this role. */
@@ -161,11 +179,27 @@ export class Authenticator {
     const { rules, fromNodes } = this.#options;
     if (Buffer.byteLength(user) > NAME_BYTES_MAX) return undefined;
     try {
-      return await this.#parts.roles.find(user);
+      const role = await this.#parts.roles.find(user);
+      if (role) this.#noteRole(user, role.id);
+      return role;
     } catch (error) {
       if ((fromNodes && !this.#listed.has(user)) || (rules && namesGroups(rules))) throw error;
       return 'unknown';
     }
+  }
+
+  /** Backends, sessions and keys belong to a name: those of the role that had it before are not for the one that has it now. */
+  #noteRole(user: string, id: string): void {
+    const before = this.#roleIds.get(user);
+    if (before === id) return;
+    if (before === undefined && this.#roleIds.size >= BOUNDS.rolesKnownMax) {
+      const [oldest] = this.#roleIds.keys();
+      this.#roleIds.delete(oldest!);
+    }
+    this.#roleIds.set(user, id);
+    if (before === undefined) return;
+    this.#learnt.forget(user);
+    this.onReplaced?.(user);
   }
 
   #decide(
@@ -190,7 +224,9 @@ export class Authenticator {
     rules: readonly HbaRule[],
   ): HbaRule & { readonly method: Exclude<HbaMethod, 'reject'> } {
     const { user, database, security } = request;
-    const address = request.address === undefined ? undefined : parseAddress(request.address);
+    // A link-local address comes with the name of its interface, of which networks know nothing.
+    const address =
+      request.address === undefined ? undefined : parseAddress(request.address.replace(/%.*/, ''));
     const rule = matchRule(rules, { address, encrypted: security.encrypted, database, user, groups });
     if (!rule || rule.method === 'reject') throw refusedByRule(request, rule);
     if (rule.clientCertificate && !security.certificate)

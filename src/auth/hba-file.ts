@@ -98,6 +98,7 @@ class LineReader {
   }
 
   #database({ text, quoted }: Token): HbaDatabase {
+    this.#refuseExpression(text);
     if (quoted) return { kind: 'name', name: text };
     this.#refuseList(text);
     if (text === 'all' || text === 'sameuser' || text === 'samerole') return { kind: text };
@@ -107,6 +108,7 @@ class LineReader {
   }
 
   #role({ text, quoted }: Token): HbaRole {
+    this.#refuseExpression(text);
     if (quoted) return { kind: 'name', name: text };
     this.#refuseList(text);
     if (text === 'all') return { kind: 'all' };
@@ -115,18 +117,23 @@ class LineReader {
 
   #refuseList(text: string): void {
     if (text.startsWith('@')) throw this.fault(`"${text}": a file of names is not supported; name them here`);
+  }
+
+  /** With quotes or without, as PostgreSQL reads it: a rule that refuses so many must not refuse nobody. */
+  #refuseExpression(text: string): void {
     if (text.startsWith('/'))
       throw this.fault(`"${text}": regular expressions are not supported; name them, or use +group`);
   }
 
   #networks(): HbaRule['networks'] {
     const [first, ...more] = this.#field('the address');
-    const { text } = first!;
+    const { text, quoted } = first!;
     if (more.length > 0) throw this.fault('write one line for each address');
-    if (text === 'all') return 'all';
     const own = this.#source.ownNetworks;
-    if (text === 'samenet') return own;
-    if (text === 'samehost') return own.map(({ address }) => ({ address, prefixBits: address.length * 8 }));
+    if (text === 'all' && !quoted) return 'all';
+    if (text === 'samenet' && !quoted) return own;
+    if (text === 'samehost' && !quoted)
+      return own.map(({ address }) => ({ address, prefixBits: address.length * 8 }));
     if (text.includes('/')) {
       const network = parseNetwork(text);
       if (!network) throw this.fault(`"${text}" is no network, as 10.0.0.0/8 or fd00::/8 are`);
@@ -165,7 +172,8 @@ class LineReader {
     let map: string | undefined;
     while (this.#at < this.#line.fields.length) {
       const option = this.keyword('an option');
-      const [name, value] = [option.slice(0, option.indexOf('=')), option.slice(option.indexOf('=') + 1)];
+      const at = Math.max(option.indexOf('='), 0);
+      const [name, value] = [option.slice(0, at), option.slice(at + 1)];
       if (name === 'clientcert' && (value === 'verify-ca' || value === 'verify-full')) {
         if (connection !== 'hostssl') throw this.fault('"clientcert" is for hostssl alone');
         if (method === 'cert' && value === 'verify-ca')
@@ -179,7 +187,8 @@ class LineReader {
         map = value;
       } else
         throw this.fault(
-          `the option ${option} is none of clientcert, clientname and map, or has no such value`,
+          // Without its value: those of LDAP and RADIUS hold passwords.
+          `${name === '' ? 'what stands behind the method' : `the option ${name}`} is none of clientcert, clientname and map, or has no such value`,
         );
     }
     return { clientCertificate, clientName, map };

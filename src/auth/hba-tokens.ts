@@ -36,19 +36,24 @@ export function readTokens(text: string, file: string): TokenLine[] {
 
 const WORD = /[ \t]*(?:#.*|,[ \t]*|(?:[^\s,"#]|"(?:[^"]|"")*")+)/y;
 
-/** A comma joins what is on both sides of it, with or without blanks behind it. */
+/** A comma joins what is on both sides of it, with or without blanks behind it. With blanks before it, PostgreSQL begins a new field. */
 function fieldsOf(text: string, where: { file: string; line: number }): Token[][] {
   const fields: Token[][] = [];
   let joins = false;
   WORD.lastIndex = 0;
-  while (text.slice(WORD.lastIndex).trim() !== '') {
+  while (/[^ \t]/.test(text.slice(WORD.lastIndex))) {
     const from = WORD.lastIndex;
     const match = WORD.exec(text);
-    if (!match) throw fault(where, `a quote is not closed: ${text.slice(from).trim()}`);
+    if (!match)
+      throw fault(
+        where,
+        `a quote is not closed, or an odd character stands outside of quotes: ${text.slice(from).trim()}`,
+      );
     const word = match[0].trim();
     if (word.startsWith('#')) break;
     if (word.startsWith(',')) {
-      if (fields.length === 0 || joins) throw fault(where, 'nothing stands before a comma');
+      if (fields.length === 0 || joins || !match[0].startsWith(','))
+        throw fault(where, 'nothing stands before a comma');
       joins = true;
       continue;
     }

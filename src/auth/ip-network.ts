@@ -23,10 +23,13 @@ export function isLoopback(address: IpAddress): boolean {
 /** `10.0.0.0/8`; undefined: it is none, as without a prefix length. */
 export function parseNetwork(text: string): IpNetwork | undefined {
   const slash = text.indexOf('/');
-  const address = slash < 0 ? undefined : parseAddress(text.slice(0, slash));
+  const written = slash < 0 ? '' : text.slice(0, slash);
+  const address = parseAddress(written);
   const bits = text.slice(slash + 1);
-  if (!address || !/^\d{1,3}$/.test(bits) || Number(bits) > address.length * 8) return undefined;
-  return { address, prefixBits: Number(bits) };
+  if (!address || !/^\d{1,3}$/.test(bits)) return undefined;
+  // Of ::ffff:10.0.0.0/104 the last 8 count; a shorter one would be of addresses of both families.
+  const prefixBits = Number(bits) - (address.length === 4 && written.includes(':') ? 96 : 0);
+  return prefixBits < 0 || prefixBits > address.length * 8 ? undefined : { address, prefixBits };
 }
 
 /** Undefined: the mask is not of the same family, or has holes. */

@@ -37,6 +37,17 @@ export class LearntCredentials {
     return true;
   }
 
+  /** Of another role of this name. */
+  forget(user: string): void {
+    const learnt = this.#byUser.get(user);
+    if (learnt) learnt.credential = undefined;
+  }
+
+  /** Those with clients. */
+  get users(): readonly string[] {
+    return [...this.#byUser.keys()];
+  }
+
   of(user: string): Credential | undefined {
     return this.#byUser.get(user)?.credential;
   }

@@ -33,7 +33,7 @@ class Home {
   }
 
   add(name: string, validForS: string | null = null, canLogIn = 'true'): void {
-    this.roles.set(name, [name, canLogIn, validForS, '["crew"]', 'secret']);
+    this.roles.set(name, [name, canLogIn, validForS, '["crew"]', 'secret', `id of ${name}`]);
   }
 
   hold(): () => void {
@@ -58,6 +58,7 @@ describe('what home says of a role', () => {
     it.add('bob', '2.5', 'false');
     const lookup = it.lookup();
     expect(await lookup.find('ann')).toEqual({
+      id: 'id of ann',
       canLogIn: true,
       validUntilMs: Number.POSITIVE_INFINITY,
       groups: new Set(['crew']),

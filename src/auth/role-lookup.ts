@@ -13,6 +13,8 @@ import type { MetricSamples } from '../observe/metric-samples.ts';
 import { ServerError } from '../platform/control-connection.ts';
 
 export interface RoleFacts {
+  /** Its OID on home: a role of the same name that is made later, or renamed to it, has another one. */
+  readonly id: string;
   readonly canLogIn: boolean;
   /** On the clock of `now`, in ms; Infinity: for ever. */
   readonly validUntilMs: number;
@@ -61,8 +63,8 @@ const FACTS = `SELECT r.rolname::text, r.rolcanlogin::text,
   pg_catalog.to_json(ARRAY(WITH RECURSIVE above AS (SELECT roleid FROM pg_catalog.pg_auth_members WHERE member = r.oid
     UNION SELECT m.roleid FROM above JOIN pg_catalog.pg_auth_members m ON m.member = above.roleid)
     SELECT g.rolname::text FROM above JOIN pg_catalog.pg_roles g ON g.oid = above.roleid))::text`;
-const OF_ROLES = `${FACTS} FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::name[])`;
-const WITH_VERIFIERS = `${FACTS}, r.rolpassword FROM pg_catalog.pg_authid r WHERE r.rolname = ANY ($1::name[])`;
+const OF_ROLES = `${FACTS}, NULL AS rolpassword, r.oid::text AS id FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::name[])`;
+const WITH_VERIFIERS = `${FACTS}, r.rolpassword, r.oid::text AS id FROM pg_catalog.pg_authid r WHERE r.rolname = ANY ($1::name[])`;
 
 export class RoleLookup {
   readonly #options: RoleLookupOptions;
@@ -205,8 +207,9 @@ export class RoleLookup {
     const source = this.#source;
     const rows = await this.#options.ask(source === 'pg_authid' ? WITH_VERIFIERS : OF_ROLES, [names]);
     const found = new Map<string, RoleFacts>();
-    for (const [name, canLogIn, validForS, groups, storedPassword] of rows) {
+    for (const [name, canLogIn, validForS, groups, storedPassword, id] of rows) {
       found.set(String(name), {
+        id: String(id),
         canLogIn: canLogIn === 'true',
         validUntilMs:
           validForS === null ? Number.POSITIVE_INFINITY : this.#options.now() + Number(validForS) * 1_000,

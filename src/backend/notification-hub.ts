@@ -6,7 +6,9 @@
  *      ▲                                                                                         │
  *      └── no channel for a while; or a gap: a connection was lost, or a node that was away is back ┘
  *
- * Invariant: listen() resolves when the servers have confirmed, on each connection.
+ * Invariant: listen() resolves when the servers have confirmed, on each connection; and whoever listens hears nothing that was
+ * notified before it asked to. What the servers have notified before they are asked something, they tell before they answer: so each
+ * listen() asks them, if others listen to the channel already, too.
  * Invariant: nobody listens across a gap. What was notified in it is lost, so whoever listens then is told (onGap), and the hub
  * starts afresh: PostgreSQL's promise is that a connection hears everything from its LISTEN to its end.
  */
@@ -43,10 +45,14 @@ export interface HubOptions {
 }
 
 interface Channel {
+  /** The servers have confirmed it to them. */
   readonly listeners: Set<NotificationListener>;
-  /** By the servers. Before that, nobody has been told that it listens. */
-  isConfirmed: boolean;
-  confirmed: Promise<void>;
+  /** How many wait for that. */
+  joining: number;
+  /** The LISTEN that was sent last. */
+  asked: Promise<void>;
+  /** One that will be sent after it, for all who come until then. */
+  next: Promise<void> | undefined;
 }
 
 /** A connection may turn out to be lost when it is used; the second try has others. */
@@ -74,12 +80,16 @@ export class NotificationHub {
     clearTimeout(this.#idle);
     for (let tries = 1; ; tries++) {
       const channel = this.#channels.get(name) ?? this.#newChannel(name);
-      channel.listeners.add(listener);
+      channel.joining++;
       try {
-        await channel.confirmed;
+        await this.#ask(name, channel);
+        if (!this.#isKnown(name, channel)) throw this.#lost();
+        channel.listeners.add(listener);
+        channel.joining--;
         return;
       } catch (error) {
-        this.#remove(name, channel, listener);
+        channel.joining--;
+        this.#forgetUnused(name, channel);
         if (tries === TRIES) throw error;
       }
     }
@@ -87,7 +97,14 @@ export class NotificationHub {
 
   unlisten(name: string, listener: NotificationListener): void {
     const channel = this.#channels.get(name);
-    if (channel) this.#remove(name, channel, listener);
+    if (!channel?.listeners.delete(listener)) return;
+    this.#forgetUnused(name, channel);
+  }
+
+  /** Who listens has heard by then what was notified before, but on nodes that are away. Never rejects. */
+  async caughtUp(): Promise<void> {
+    const present = [...this.#connections].filter(([nodeId]) => !this.#options.isAway(nodeId));
+    await Promise.all(present.map(([, connection]) => connection.query('SELECT').catch(() => {})));
   }
 
   addMetrics(samples: MetricSamples): void {
@@ -103,18 +120,32 @@ export class NotificationHub {
 
   #newChannel(name: string): Channel {
     if (this.#channels.size >= BOUNDS.notificationChannelsMax) throw tooManyChannels();
-    const asked = this.#onAll(`LISTEN ${quoteIdentifier(name)}`);
-    const channel: Channel = { listeners: new Set(), isConfirmed: false, confirmed: asked };
-    channel.confirmed = asked.then(() => {
-      channel.isConfirmed = true;
-    });
+    const channel: Channel = { listeners: new Set(), joining: 0, asked: Promise.resolve(), next: undefined };
     this.#channels.set(name, channel);
     return channel;
   }
 
-  #remove(name: string, channel: Channel, listener: NotificationListener): void {
-    channel.listeners.delete(listener);
-    if (channel.listeners.size > 0 || this.#channels.get(name) !== channel) return;
+  /** What is under way may have been sent before the caller came: it answers for those alone who came before it. */
+  #ask(name: string, channel: Channel): Promise<void> {
+    channel.next ??= channel.asked
+      .catch(() => {})
+      .then(() => {
+        channel.next = undefined;
+        channel.asked = this.#isKnown(name, channel)
+          ? this.#onAll(`LISTEN ${quoteIdentifier(name)}`)
+          : Promise.reject(this.#lost());
+        return channel.asked;
+      });
+    return channel.next;
+  }
+
+  /** No gap has come since it was made. */
+  #isKnown(name: string, channel: Channel): boolean {
+    return this.#channels.get(name) === channel;
+  }
+
+  #forgetUnused(name: string, channel: Channel): void {
+    if (channel.listeners.size > 0 || channel.joining > 0 || !this.#isKnown(name, channel)) return;
     this.#channels.delete(name);
     for (const connection of this.#connections.values())
       void connection.query(`UNLISTEN ${quoteIdentifier(name)}`).catch(() => {});
@@ -129,7 +160,7 @@ export class NotificationHub {
     this.#opening ??= this.#open();
     const epoch = this.#epoch;
     await this.#opening;
-    if (epoch !== this.#epoch) throw connectionLost(this.#nodeName(this.#options.homeNodeId));
+    if (epoch !== this.#epoch) throw this.#lost();
     await Promise.all(
       [...this.#connections].map(([nodeId, connection]) =>
         connection.query(statement).catch((error) => {
@@ -163,7 +194,7 @@ export class NotificationHub {
     if (home.status === 'rejected' || isLost || epoch !== this.#epoch) {
       if (epoch === this.#epoch) this.#opening = undefined;
       await Promise.all([...opened.values()].map((connection) => connection.close()));
-      throw home.status === 'rejected' ? home.reason : connectionLost(this.#nodeName(homeNodeId));
+      throw home.status === 'rejected' ? home.reason : this.#lost();
     }
     this.#connections = opened;
     if (opened.size < nodes.length) this.#awaitOthers();
@@ -197,11 +228,7 @@ export class NotificationHub {
 
   #gap(nodeId: number, what: string): void {
     const nodeName = this.#nodeName(nodeId);
-    const told = new Set(
-      [...this.#channels.values()].flatMap(({ isConfirmed, listeners }) =>
-        isConfirmed ? [...listeners] : [],
-      ),
-    );
+    const told = new Set([...this.#channels.values()].flatMap(({ listeners }) => [...listeners]));
     this.#channels.clear();
     void this.#reset();
     if (told.size === 0) return;
@@ -223,6 +250,10 @@ export class NotificationHub {
     this.#connections = new Map();
     this.#opening = undefined;
     await Promise.all([...connections.values()].map((connection) => connection.close()));
+  }
+
+  #lost(): PosternError {
+    return connectionLost(this.#nodeName(this.#options.homeNodeId));
   }
 
   #nodeName(nodeId: number): string {

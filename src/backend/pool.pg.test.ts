@@ -90,6 +90,27 @@ describe('a pool that is full', () => {
     expect(pool.size).toBe(MAX);
   });
 
+  it('is used by roles in turn where one of them at a time can have a connection, for a while each', async () => {
+    pool.share = 1;
+    const order: string[] = [];
+    let left = 9;
+    const served = async (user: string): Promise<void> => {
+      const connection = await acquire(user);
+      order.push(connection.user);
+      // As long as transactions take here: two go into a turn.
+      nowMs += BOUNDS.roleTurnMs / 2;
+      pool.release(connection);
+      if (--left > 0) await served(user);
+    };
+    const first = await acquire('busy');
+    const all = ['busy', 'busy', 'busy', 'other', 'other', 'other', 'limited', 'limited'].map(served);
+    // All have waited for long when the connection comes back.
+    nowMs += 1_000;
+    pool.release(first);
+    await Promise.all(all);
+    expect(order.slice(0, 8)).toEqual(['other', 'limited', 'busy', 'other'].flatMap((user) => [user, user]));
+  });
+
   it('closes what is beyond its share, what is lent when it comes back, and opens again when the share grows', async () => {
     const [first, second] = [await acquire('busy'), await acquire('busy')];
     pool.share = 1;

@@ -10,15 +10,19 @@
  * Backends log in as the client's own role (docs/decisions), so a connection is lent to its own role only. When the node's
  * limit is reached, an idle one of another role is closed to make room; and where none is idle, roles that want more take their
  * share: one that comes back goes to whoever waits for its role, unless a role with fewer connections has waited for `roleTurnMs`. Then
- * it is closed, and one is opened for that role.
+ * it is closed, and one is opened for that role (role-turns.ts).
  * A role, and a tenant, may have a limit of its own. Whoever has the greater need is above it: it holds others up.
  */
 import type { BackendLimits } from '../admission/limits.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { PosternError, queryCanceled, tooManyConnections } from '../base/errors.ts';
 import { WaitHistogram } from '../observe/metric-samples.ts';
+import type { Host } from '../pg/dsn.ts';
+import { type AcquireOptions, type AcquireTicket, needOf, type Waiter } from './acquire.ts';
 import type { BackendAddress, BackendConnection } from './connection.ts';
-import { HeldByTenant } from './held-by-tenant.ts';
+import { HeldByTenant, SharedUse } from './held-by-tenant.ts';
+import { switchSettings } from './internal-query.ts';
+import { type RoleCount, RoleTurns } from './role-turns.ts';
 import type { Settings } from './settings.ts';
 import { type Holding, NEED, type Need, type Tenant, WaitingLine } from './waiting-line.ts';
 
@@ -31,30 +35,6 @@ export interface PoolOptions {
   /** How long a statement waits for a free connection. */
   readonly acquireTimeoutMs?: number | undefined;
   readonly limits?: BackendLimits | undefined;
-}
-
-interface AcquireOptions {
-  readonly beside?: boolean | undefined;
-  readonly brief?: boolean | undefined;
-  /** For whom, if it is known: only to be fair. */
-  readonly tenant?: Tenant;
-}
-
-/** How a waiter leaves the line: a client that cancels or goes away. */
-export interface AcquireTicket {
-  giveUp: (() => void) | undefined;
-}
-
-interface Waiter {
-  readonly user: string;
-  readonly settings: Settings;
-  readonly resolve: (connection: BackendConnection) => void;
-  readonly reject: (error: PosternError) => void;
-  readonly tenant: Tenant;
-  readonly sinceMs: number;
-  readonly deadlineMs: number;
-  readonly need: Need;
-  waits: boolean;
 }
 
 export class NodePool {
@@ -70,9 +50,13 @@ export class NodePool {
   readonly #line = new WaitingLine<Waiter>();
   /** Of lent connections. */
   readonly #held = new HeldByTenant();
+  readonly #usage = new SharedUse();
   readonly #holding: Holding;
   #opening = 0;
   #openingByUser = new Map<string, number>();
+  readonly #turns = new RoleTurns();
+  /** How often the role of a name was found to be another one. */
+  readonly #expulsions = new Map<string, number>();
   #idleCount = 0;
   #failedUntilMs = 0;
   /** The server's major version, as the connection that was opened last has told it; undefined: none was yet. */
@@ -91,12 +75,16 @@ export class NodePool {
     this.#acquireTimeoutMs = options.acquireTimeoutMs ?? BOUNDS.acquireTimeoutMs;
     this.#limits = options.limits ?? {};
     this.#share = options.connectionsMax;
-    const shareOf = (): number => this.#shareOf(this.#limits.perTenant);
+    const perBucket = (): number => this.#mostOfOne();
+    const perTenant = (): number => Math.min(this.#shareOf(this.#limits.perTenant), perBucket());
     this.#holding = {
       fits: (user, need) => this.#fits(user, need),
       heldBy: (tenant) => this.#held.of(tenant),
       get perTenant() {
-        return shareOf();
+        return perTenant();
+      },
+      get perBucket() {
+        return perBucket();
       },
     };
     this.address = options.address;
@@ -174,17 +162,25 @@ export class NodePool {
   tryAcquire(user: string, settings: Settings, options?: AcquireOptions): BackendConnection | undefined {
     if (options?.beside) this.#besideAtMs = this.#options.now();
     const need = needOf(options);
+    if (need === NEED.ordinary) this.#usage.note(options?.tenant);
     if (this.#shut || this.#lent.size >= this.#limitFor(need)) return undefined;
     const { perRole, perTenant } = this.#limits;
-    if ((perRole ?? perTenant) !== undefined && !this.#isWithinLimits(user, need, options?.tenant))
-      return undefined;
+    const isTight = this.#lent.size >= this.#mostOfOne() || (perRole ?? perTenant) !== undefined;
+    if (isTight && !this.#isWithinLimits(user, need, options?.tenant)) return undefined;
     return this.#takeIdle(user, settings, options?.tenant);
   }
 
   #isWithinLimits(user: string, need: Need, tenant: Tenant): boolean {
     if (!this.#fits(user, need)) return false;
-    if (need !== NEED.ordinary || typeof tenant !== 'string') return true;
-    return this.#held.of(tenant) < this.#shareOf(this.#limits.perTenant);
+    if (need !== NEED.ordinary || tenant === undefined) return true;
+    const { perTenant, perBucket } = this.#holding;
+    return this.#held.of(tenant) < (typeof tenant === 'string' ? perTenant : perBucket);
+  }
+
+  /** While several use the node, none of those that are known has more than three quarters, or its long transactions would keep the rest out. */
+  #mostOfOne(): number {
+    if (!this.#usage.isShared) return Number.POSITIVE_INFINITY;
+    return this.#share - Math.floor(this.#share * BOUNDS.othersShare);
   }
 
   #lend(connection: BackendConnection, tenant: Tenant): void {
@@ -257,10 +253,7 @@ export class NodePool {
       const waiter: Waiter = {
         user,
         settings,
-        resolve: (connection) => {
-          this.counters.waits.record(this.#options.now() - now);
-          resolve(connection);
-        },
+        resolve,
         reject,
         tenant: options.tenant,
         sinceMs: now,
@@ -282,6 +275,13 @@ export class NodePool {
     connection.onAnswered = undefined;
     // Whoever had it may have stopped it for a client that does not read.
     connection.resumeReading();
+    if (connection.settings.endRest && !connection.closed) {
+      switchSettings(connection, connection.settings.atRest).then(
+        () => this.release(connection),
+        () => this.discard(connection),
+      );
+      return;
+    }
     if (connection.closed || !this.#takeBack(connection)) return;
     if (this.#closed || this.size >= this.#sizeMaxFor(this.#limit)) {
       connection.destroy();
@@ -298,13 +298,18 @@ export class NodePool {
       const waiter = this.#line.take(connection.user, this.#holding);
       if (waiter) {
         this.#lend(connection, waiter.tenant);
-        waiter.resolve(connection);
+        this.#serve(waiter, connection);
         return;
       }
     }
     connection.idleSinceMs = this.#options.now();
     this.#pushIdle(connection);
     if (this.#line.count > 0) this.#openForWaiters();
+  }
+
+  #serve(waiter: Waiter, connection: BackendConnection): void {
+    this.counters.waits.record(this.#options.now() - waiter.sinceMs);
+    waiter.resolve(connection);
   }
 
   /** Not to be used again: its state is unknown or belongs to a client that has gone. */
@@ -320,20 +325,18 @@ export class NodePool {
   /** Which other role has waited long enough, and has so few connections that one of this role's had better be its own? */
   #roleInTurn(user: string): string | undefined {
     if (this.#line.userCount < 2) return undefined;
-    const own = this.#countOf(user);
-    let fewest = own;
-    let inTurn: string | undefined;
+    const now = this.#options.now();
+    const own = { user, count: this.#countOf(user) };
+    let inTurn: RoleCount | undefined;
     for (const other of this.#line.users) {
-      const waitedMs = this.#options.now() - this.#line.oldest(other)!.sinceMs;
+      const waitedMs = now - this.#line.oldest(other)!.sinceMs;
       if (other === user || waitedMs < BOUNDS.roleTurnMs || !this.#mayOpenFor(other)) continue;
-      const count = this.#countOf(other);
-      // The one that has come back counts as its role's, though it is lent no more. Where it changes nothing for the better, it stays.
-      if ((count > 0 && count + 1 >= own) || (inTurn !== undefined && count >= fewest)) continue;
+      const one = { user: other, count: this.#countOf(other) };
+      if (!this.#turns.isOver(own, one, now) || (inTurn && !this.#turns.isBefore(one, inTurn))) continue;
       if (!this.#fits(other, NEED.ordinary) && this.#limits.perRole !== undefined) continue;
-      fewest = count;
-      inTurn = other;
+      inTurn = one;
     }
-    return inTurn;
+    return inTurn?.user;
   }
 
   /** Do more wait of this role than connections are being opened for it? */
@@ -396,7 +399,7 @@ export class NodePool {
       while ((this.#idle.get(user)?.length ?? 0) > 0) {
         const waiter = this.#line.take(user, this.#holding);
         if (!waiter) break;
-        waiter.resolve(this.#takeIdle(user, waiter.settings, waiter.tenant)!);
+        this.#serve(waiter, this.#takeIdle(user, waiter.settings, waiter.tenant)!);
       }
     }
   }
@@ -413,7 +416,7 @@ export class NodePool {
     }
     while (wanted.length > 0 && this.#lent.size + this.#opening < limit) {
       let next = wanted[0]!;
-      for (const one of wanted) if (one.count < next.count) next = one;
+      for (const one of wanted) if (this.#turns.isBefore(one, next)) next = one;
       if (next.missing-- <= 0 || !this.#fits(next.user, least)) {
         wanted.splice(wanted.indexOf(next), 1);
         continue;
@@ -425,21 +428,29 @@ export class NodePool {
   }
 
   #open(user: string): void {
+    this.#turns.begin(user, this.#options.now());
     this.#opening++;
     this.#openingByUser.set(user, (this.#openingByUser.get(user) ?? 0) + 1);
     const opened = (): void => {
       this.#opening--;
       this.#openingByUser.set(user, this.#openingByUser.get(user)! - 1);
     };
+    const expulsions = this.#expulsions.get(user);
     this.#options.open(user).then(
       (connection) => {
         opened();
+        if (expulsions !== this.#expulsions.get(user)) {
+          connection.destroy();
+          this.#openForWaiters();
+          return;
+        }
         this.counters.opened++;
+        this.#turns.begin(user, this.#options.now());
         this.#failure = undefined;
         this.serverMajor =
           Number.parseInt(connection.parameters.get('server_version') ?? '', 10) || undefined;
         connection.onClosed = (closed) => this.#onClosed(closed);
-        this.#lend(connection, undefined);
+        this.#lent.add(connection);
         this.release(connection);
       },
       (error: unknown) => {
@@ -502,12 +513,24 @@ export class NodePool {
     this.#failure = undefined;
   }
 
-  /** Ends the connections to all hosts but `keep`, with what runs on them. */
-  cut(keep: { readonly host: string; readonly port: number } | undefined): void {
+  /** Ends what waits for the node, over connections of this pool and others. */
+  cut(keep: Host | undefined): void {
     for (const onCut of [...this.dependents]) onCut();
+    this.keepOnly(keep);
+  }
+
+  /** Ends connections to other hosts, with what runs there. */
+  keepOnly(keep: Host | undefined): void {
     for (const connection of [...this.#lent, ...[...this.#idle.values()].flat()])
       if (connection.address.host !== keep?.host || connection.address.port !== keep.port)
         connection.destroy();
+  }
+
+  /** The role of this name is another one than before: what is open has the rights of the old one, and is nobody's any more. */
+  expel(user: string): void {
+    this.#expulsions.set(user, (this.#expulsions.get(user) ?? 0) + 1);
+    for (const connection of [...this.#lent, ...(this.#idle.get(user) ?? [])])
+      if (connection.user === user) connection.destroy();
   }
 
   /** What the router logs in with for this role is another one now: what the server has said of the last holds no longer. */
@@ -557,6 +580,7 @@ export class NodePool {
   /** Once a second: time-outs of those in line, and connections idle for too long. */
   #tick(): void {
     const now = this.#options.now();
+    this.#usage.tick();
     for (const waiter of [...this.#line].filter(({ deadlineMs }) => deadlineMs <= now)) {
       this.#line.remove(waiter);
       waiter.reject(
@@ -573,9 +597,4 @@ export class NodePool {
       if (first && now - first.idleSinceMs > keptMs) first.destroy();
     }
   }
-}
-
-function needOf(options: AcquireOptions = {}): Need {
-  if (options.brief) return NEED.brief;
-  return options.beside ? NEED.beside : NEED.ordinary;
 }

@@ -30,6 +30,16 @@ export class Settings {
     return this.#readingKey;
   }
 
+  /** A server would end a connection that rests with these. */
+  get endRest(): boolean {
+    return this.values.size > 0 && this.values.has('idle_session_timeout');
+  }
+
+  /** With which a connection may rest, whoever has had it: the time-out is that of a client, and the router keeps it. */
+  get atRest(): Settings {
+    return this.endRest ? this.with(new Map([['idle_session_timeout', undefined]])) : this;
+  }
+
   with(changes: ReadonlyMap<string, string | undefined>): Settings {
     const values = new Map(this.values);
     for (const [name, value] of changes) {

@@ -10,8 +10,12 @@ interface Named extends Waits {
 const one = (name: string, tenant: Tenant, sinceMs = 0, need: Need = NEED.ordinary): Named => ({
   ...{ name, tenant, sinceMs, need, user: 'app', waits: false },
 });
-const holding = (held: ReadonlyMap<Tenant, number>, perTenant = Number.POSITIVE_INFINITY): Holding => ({
-  ...{ fits: () => true, heldBy: (tenant) => held.get(tenant) ?? 0, perTenant },
+const holding = (
+  held: ReadonlyMap<Tenant, number>,
+  perTenant = Number.POSITIVE_INFINITY,
+  perBucket = Number.POSITIVE_INFINITY,
+): Holding => ({
+  ...{ fits: () => true, heldBy: (tenant) => held.get(tenant) ?? 0, perTenant, perBucket },
 });
 const NOTHING_HELD = holding(new Map());
 
@@ -46,11 +50,22 @@ describe('a line', () => {
     expect(line.count).toBe(2);
   });
 
-  it('keeps the kinds in the order in which they came: buckets do not live at the cost of those that name none', () => {
+  it('gives the kinds turns, and between those goes by their arrival', () => {
     const line = new WaitingLine<Named>();
     const kinds: Tenant[] = [undefined, 1, undefined, 1, 2, undefined, 'acme'];
     for (const [i, tenant] of kinds.entries()) line.add(one(`${i}${tenant ?? ''}`, tenant, i));
-    expect(order(line)).toEqual(['0', '11', '2', '42', '31', '5', '6acme']);
+    expect(order(line)).toEqual(['0', '11', '2', '6acme', '42', '5', '31']);
+  });
+
+  it('keeps no kind waiting for the crowd of another: merged commits have no key', () => {
+    for (const crowd of ['acme', 1, undefined]) {
+      for (const other of ['other', 2, undefined].filter((kind) => typeof kind !== typeof crowd)) {
+        const line = new WaitingLine<Named>();
+        for (let i = 0; i < 1_000; i++) line.add(one('crowd', crowd, i));
+        for (let i = 0; i < 2; i++) line.add(one('other', other, 1_000 + i));
+        expect(order(line).slice(0, 4).sort()).toEqual(['crowd', 'crowd', 'other', 'other']);
+      }
+    }
   });
 
   it('serves the greater need first, whatever the limits of tenants', () => {
@@ -112,6 +127,7 @@ describe('a line', () => {
             const given = holding(
               new Map((['acme', 'other', 1, 2] as const).map((t, n) => [t, each.held[n]!])),
               3,
+              2,
             );
             expect(line.countServable('app', NEED.beside, given)).toBe(
               dumb.all.filter(({ need }) => need >= NEED.beside).length,
@@ -131,7 +147,9 @@ describe('a line', () => {
 class DumbLine {
   readonly all: Named[] = [];
   readonly #turns = new Map<string, number>();
+  readonly #kinds = new Map<string, number>();
   #clock = 0;
+  #served = 0;
 
   #key({ tenant, need }: Named): string {
     return `${need} ${typeof tenant} ${tenant}`;
@@ -147,14 +165,18 @@ class DumbLine {
     this.all.splice(this.all.indexOf(waiter), 1);
   }
 
-  take({ heldBy, perTenant }: Holding): Named | undefined {
-    const may = (each: Named) =>
-      typeof each.tenant !== 'string' || each.need !== NEED.ordinary || heldBy(each.tenant) < perTenant;
+  take({ heldBy, perTenant, perBucket }: Holding): Named | undefined {
+    const may = (each: Named) => {
+      if (each.tenant === undefined || each.need !== NEED.ordinary) return true;
+      return heldBy(each.tenant) < (typeof each.tenant === 'string' ? perTenant : perBucket);
+    };
     const needs = [...new Set(this.all.map(({ need }) => need))].sort((a, b) => b - a);
     for (const need of needs) {
       const kinds = [
         ...new Set(this.all.filter((each) => each.need === need).map(({ tenant }) => typeof tenant)),
       ];
+      const lastOf = (kind: string) => this.#kinds.get(`${need} ${kind}`) ?? 0;
+      if (this.#served % 2 === 1) kinds.sort((a, b) => lastOf(a) - lastOf(b));
       for (const kind of kinds) {
         const candidates = this.all.filter(
           (each) => each.need === need && typeof each.tenant === kind && may(each),
@@ -169,6 +191,7 @@ class DumbLine {
         if (!next) continue;
         this.remove(next);
         this.#turns.set(this.#key(next), this.#clock++);
+        this.#kinds.set(`${need} ${kind}`, ++this.#served);
         return next;
       }
     }

@@ -2,9 +2,10 @@
  * Who waits for a connection to a node, and who is next of a role. Pure.
  *
  * The greater need comes first. Among equals of one role there are three kinds: those whose client has named its tenant, those whose
- * statement names a shard key (its bucket stands for the tenant), and those of which nothing is known. Whoever has waited longest says
- * which kind is next; within it the tenant that holds the fewest connections is, of several such the one whose last turn is longest ago.
- * So a tenant with a thousand waiting statements delays another's by no more than its share, and no kind lives at another's cost.
+ * statement names a shard key (its bucket stands for the tenant), and those of which nothing is known, such as the lanes of merged
+ * commits. One time whoever has waited longest says which kind is next, the other time it is the kind whose last turn is longest ago;
+ * within it the tenant that holds the fewest connections is, of several such the one whose last turn is longest ago. So a tenant with a
+ * thousand waiting statements delays another's by no more than its share, of whatever kind that is, and no kind lives at another's cost.
  *
  * Invariant: of one tenant and need, whoever came first is served first.
  */
@@ -33,8 +34,9 @@ export interface Holding {
   fits(user: string, need: Need): boolean;
   /** Connections that a tenant has. */
   heldBy(tenant: Tenant): number;
-  /** How many a named tenant may have, where the need is ordinary. */
+  /** How many a named tenant may have, and how many a bucket, where the need is ordinary. */
   readonly perTenant: number;
+  readonly perBucket: number;
 }
 
 /** Named, keyed, unknown. */
@@ -53,8 +55,16 @@ class Queue<W extends Waits> {
   #tail = 0;
 
   push(one: W): void {
-    if (this.#tail - this.#head === this.#ring.length) this.#grow();
+    if (this.#isFull) {
+      // Those who have had their turn stand at the head, mostly: without them there is room.
+      this.first();
+      if (this.#isFull) this.#grow();
+    }
     this.#ring[this.#tail++ & (this.#ring.length - 1)] = one;
+  }
+
+  get #isFull(): boolean {
+    return this.#tail - this.#head === this.#ring.length;
   }
 
   first(): W | undefined {
@@ -86,6 +96,8 @@ class Queue<W extends Waits> {
 
 class Kind<W extends Waits> {
   readonly all = new Queue<W>();
+  /** The number of its last turn. */
+  turn = 0;
   /** In the order of their turns. */
   readonly tenants = new Map<Tenant, Queue<W>>();
   /** Queues of tenants that none waits of. */
@@ -116,6 +128,7 @@ class Kind<W extends Waits> {
 
   /** undefined: all have as many as they may. No more are looked at than hold something. */
   fairest(heldBy: Holding['heldBy'], most: number): W | undefined {
+    if (this.tenants.size === 1 && most === Number.POSITIVE_INFINITY) return this.all.first();
     let best: Queue<W> | undefined;
     let least = most;
     for (const own of this.tenants.values()) {
@@ -141,6 +154,7 @@ class RoleLine<W extends Waits> {
   readonly all = new Queue<W>();
   /** By need. */
   readonly kinds: readonly Kinds<W>[] = [newKinds(), newKinds(), newKinds()];
+  turns = 0;
 
   kindOf({ need, tenant }: Waits): Kind<W> {
     const [named, keyed, unknown] = this.kinds[need]!;
@@ -189,17 +203,19 @@ export class WaitingLine<W extends Waits> {
   }
 
   /** How many of a role, with at least this need, could be served if there were connections enough. */
-  countServable(user: string, least: Need, { heldBy, perTenant }: Holding): number {
+  countServable(user: string, least: Need, holding: Holding): number {
     const role = this.#roles.get(user);
     let count = 0;
     for (const need of role ? NEEDS : []) {
       if (need < least) continue;
-      const [named, ...others] = role!.kinds[need]!;
-      for (const kind of others) count += kind.all.count;
-      if (need !== NEED.ordinary || perTenant === Number.POSITIVE_INFINITY) count += named.all.count;
-      else
-        for (const own of named.tenants.values())
-          count += Math.min(own.count, Math.max(0, perTenant - heldBy(own.tenant)));
+      const kinds = role!.kinds[need]!;
+      for (const kind of kinds) {
+        const most = mostOf(kind, kinds, { need, holding });
+        if (most === Number.POSITIVE_INFINITY) count += kind.all.count;
+        else
+          for (const own of kind.tenants.values())
+            count += Math.min(own.count, Math.max(0, most - holding.heldBy(own.tenant)));
+      }
     }
     return count;
   }
@@ -247,36 +263,50 @@ export class WaitingLine<W extends Waits> {
     if (!role || role.all.count === 0) return undefined;
     for (const need of NEEDS) {
       if (this.#countByNeed[need] === 0) continue;
-      const next = this.#takeOf(role.kinds[need]!, need, { user, holding });
+      if (!holding.fits(user, need)) continue;
+      const next = this.#takeOf(role, need, holding);
       if (next) return next;
     }
     return undefined;
   }
 
-  #takeOf(kinds: Kinds<W>, need: Need, of: { user: string; holding: Holding }): W | undefined {
-    const { user, holding } = of;
-    let tried: Kind<W> | undefined;
+  #takeOf(role: RoleLine<W>, need: Need, holding: Holding): W | undefined {
+    const kinds = role.kinds[need]!;
+    const byTurn = role.turns % 2 === 1;
+    let tried: Set<Kind<W>> | undefined;
     for (;;) {
       let kind: Kind<W> | undefined;
-      let sinceMs = Number.POSITIVE_INFINITY;
-      for (const each of kinds) {
-        const first = each === tried || each.all.count === 0 ? undefined : each.all.first();
-        if (!first || first.sinceMs >= sinceMs) continue;
-        kind = each;
-        ({ sinceMs } = first);
-      }
-      if (!kind || !holding.fits(user, need)) return undefined;
-      const isLimited = kind === kinds[0] && need === NEED.ordinary;
-      const next = kind.fairest(holding.heldBy, isLimited ? holding.perTenant : Number.POSITIVE_INFINITY);
+      for (const each of kinds)
+        if (each.all.count > 0 && !tried?.has(each) && (!kind || isBefore(each, kind, byTurn))) kind = each;
+      if (!kind) return undefined;
+      const next = kind.fairest(holding.heldBy, mostOf(kind, kinds, { need, holding }));
       if (next) {
         this.remove(next);
+        kind.turn = ++role.turns;
         kind.rotate(next.tenant);
         return next;
       }
-      // Only of one kind may all have as many as they may.
-      tried = kind;
+      // All of this kind have as many as they may.
+      tried ??= new Set();
+      tried.add(kind);
     }
   }
+}
+
+function isBefore<W extends Waits>(a: Kind<W>, b: Kind<W>, byTurn: boolean): boolean {
+  if (byTurn && a.turn !== b.turn) return a.turn < b.turn;
+  return a.all.first()!.sinceMs < b.all.first()!.sinceMs;
+}
+
+/** How many connections one tenant of this kind may have. */
+function mostOf<W extends Waits>(
+  kind: Kind<W>,
+  [named, keyed]: Kinds<W>,
+  { need, holding }: { readonly need: Need; readonly holding: Holding },
+): number {
+  if (need !== NEED.ordinary) return Number.POSITIVE_INFINITY;
+  if (kind === named) return holding.perTenant;
+  return kind === keyed ? holding.perBucket : Number.POSITIVE_INFINITY;
 }
 
 function newKinds<W extends Waits>(): Kinds<W> {

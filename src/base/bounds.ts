@@ -73,6 +73,8 @@ export const BOUNDS = {
   acquireTimeoutMs: 30_000,
   /** How many may wait for one at once, per node. */
   acquireWaitersMax: 20_000,
+  /** The part of them that one tenant leaves to others while there are any. */
+  othersShare: 0.25,
   /** A role whose statement has been first in line for this long takes a connection from one that has more. */
   roleTurnMs: 50,
   /** An idle backend connection is closed after this. */

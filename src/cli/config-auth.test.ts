@@ -18,6 +18,7 @@ function read(config: Record<string, unknown>, environment: NodeJS.ProcessEnv = 
 
 const verifier = formatScramVerifier(await makeScramVerifier({ password: 'secret', salt: randomBytes(16) }));
 write('password', 'open sesame\n');
+write('empty', '\n');
 write('verifier', `${verifier}\n`);
 write('users.txt', `"dora" "secret"\n"ann" "older"\n`);
 write('pg_hba.conf', 'local all all peer\nhostssl all all all scram-sha-256\n');
@@ -85,6 +86,16 @@ describe('who may log in', () => {
         ],
       },
       'user "a" is listed with trust and with a password',
+    ],
+    [
+      'trust, and a password in the file',
+      { users: [{ name: 'ann', trust: true }], users_file: 'users.txt' },
+      'user "ann" is listed with trust, and with a password in users_file',
+    ],
+    [
+      'a file that is empty',
+      { users: [{ name: 'a', password_file: 'empty' }] },
+      'empty, the password file of user "a", is empty',
     ],
     [
       'a file that is not there',

@@ -1,6 +1,6 @@
 /** Who may log in, of postern.yaml: `users`, `users_file`, `hba`, `hba_file`, `ident`, `ident_file`, `authentication`. */
 import { z } from 'zod';
-import { parseStoredSecret, type StoredSecret, type UserEntry } from '../auth/user-entry.ts';
+import { isTrusted, parseStoredSecret, type StoredSecret, type UserEntry } from '../auth/user-entry.ts';
 import { misfitOf, parseUsersFile } from '../auth/users-file.ts';
 import { invalidParameter } from '../base/errors.ts';
 import { type ConfigPlace, readLine, readSecret, readText } from './config-secrets.ts';
@@ -55,7 +55,12 @@ export function authOptions(
   place: ConfigPlace,
 ): { readonly users: readonly UserEntry[]; readonly authentication: AuthenticationConfig | undefined } {
   const { from_nodes: fromNodes, auth_query: authQuery } = config.authentication ?? {};
-  const users = [...listedUsers(config, place), ...usersOfFile(config, place)];
+  const listed = listedUsers(config, place);
+  const ofFile = usersOfFile(config, place);
+  const trusted = ofFile.find(({ name }) => listed.some((user) => user.name === name && isTrusted(user)));
+  if (trusted)
+    throw invalidParameter(`user "${trusted.name}" is listed with trust, and with a password in users_file`);
+  const users = [...listed, ...ofFile];
   if (users.length === 0 && !fromNodes)
     throw invalidParameter(
       'nobody may log in: give users, users_file, or authentication with from_nodes: true',

@@ -38,7 +38,10 @@ export const timeoutsSchema = z
     statement: duration().optional(),
     queue: positive().optional(),
     stalled: duration().optional(),
-    keepalive: positive().optional(),
+    /** In whole seconds: what the socket option has. */
+    keepalive: duration()
+      .refine((ms) => ms >= 1_000, 'must be 1s or more')
+      .optional(),
   })
   .optional();
 

@@ -17,12 +17,23 @@ interface SecretSource {
 /** `owner`: as errors name whose it is. undefined: none is named. */
 export function readSecret(place: ConfigPlace, owner: string, from: SecretSource): string | undefined {
   const { password_file: file, password_env: variable } = from;
-  if (file !== undefined) return readLine(place, file, `the password file of ${owner}`);
+  if (file !== undefined)
+    return notEmpty(
+      readLine(place, file, `the password file of ${owner}`),
+      `${file}, the password file`,
+      owner,
+    );
   if (variable === undefined) return undefined;
   const value = place.environment[variable];
   if (value === undefined)
     throw invalidParameter(`the environment has no ${variable}, the password of ${owner}`);
-  return value;
+  return notEmpty(value, `${variable}, the variable of the password`, owner);
+}
+
+/** A file that is being written, a secret that was not mounted: whoever proves to know nothing must not come in by it. */
+function notEmpty(secret: string, where: string, owner: string): string {
+  if (secret === '') throw invalidParameter(`${where} of ${owner}, is empty`);
+  return secret;
 }
 
 /** A file's text without the line end at its end. */

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { z } from 'zod';
 import { invalidParameter, PosternError } from '../base/errors.ts';
 import type { Dsn } from '../pg/dsn.ts';
+import { refuseUnknownParameters } from '../pg/dsn-parameters.ts';
 import { nodeTlsOf, TLS_FILE_PARAMETERS } from '../pg/dsn-tls.ts';
 import type { ClientTlsOptions } from '../platform/client-tls.ts';
 import type { ConfigPlace } from './config-secrets.ts';
@@ -72,6 +73,7 @@ export function withTlsSpelledOut(dsn: Dsn, nodeName: string, place: ConfigPlace
     if (value && value !== 'system') options.set(name, resolve(place.directory, value));
   }
   try {
+    refuseUnknownParameters(dsn);
     nodeTlsOf({ sslmode: dsn.sslmode, options });
   } catch (error) {
     if (!(error instanceof PosternError)) throw error;

@@ -1,10 +1,11 @@
 /** postern.yaml: one file, one schema, parsed once, frozen, passed in. Secrets come from files or the environment. */
-import { readFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parse, YAMLParseError } from 'yaml';
 import { z } from 'zod';
-import { invalidParameter } from '../base/errors.ts';
-import { formatDsn, parseDsn } from '../pg/dsn.ts';
+import { invalidParameter, PosternError } from '../base/errors.ts';
+import { type Dsn, formatDsn, parseDsn } from '../pg/dsn.ts';
+import { TLS_FILE_PARAMETERS } from '../pg/dsn-tls.ts';
 import { authOptions, authShape } from './config-auth.ts';
 import { bypassOptions, bypassSchema } from './config-bypass.ts';
 import { drainOptions, drainSchema } from './config-drain.ts';
@@ -63,6 +64,10 @@ const schema = z
   .refine((config) => new Set(config.nodes.map((node) => node.name)).size === config.nodes.length, {
     message: 'two nodes have the same name',
     path: ['nodes'],
+  })
+  .refine((config) => config.http === undefined || config.metrics === undefined, {
+    message: 'http and metrics are the same: give one of them',
+    path: ['metrics'],
   });
 
 /** Throws a PosternError (22023) that names the file and the place in it. */
@@ -125,6 +130,32 @@ function spelledOut(
   password: string | undefined,
   place: ConfigPlace,
 ): string {
-  const dsn = parseDsn(node.dsn, place.environment);
-  return formatDsn(withTlsSpelledOut({ ...dsn, password: password ?? dsn.password }, node.name, place));
+  const given = readDsn(node, place);
+  const dsn = withTlsSpelledOut({ ...given, password: password ?? given.password }, node.name, place);
+  // A file that is not there is told now: later it would look like a server that is away.
+  for (const parameter of TLS_FILE_PARAMETERS) {
+    const file = dsn.options.get(parameter);
+    if (file && file !== 'system')
+      refuseUnreadable(file, `node "${node.name}": cannot read its ${parameter}`);
+  }
+  return formatDsn(dsn);
+}
+
+function readDsn(node: { readonly name: string; readonly dsn: string }, place: ConfigPlace): Dsn {
+  try {
+    return parseDsn(node.dsn, place.environment);
+  } catch (error) {
+    if (!(error instanceof PosternError)) throw error;
+    const { sqlState, message, hint } = error;
+    throw new PosternError({ sqlState, message: `node "${node.name}": ${message}`, hint });
+  }
+}
+
+function refuseUnreadable(file: string, what: string): void {
+  try {
+    accessSync(file, constants.R_OK);
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw invalidParameter(`${what} ${file}: ${isMissing ? 'there is no such file' : 'it may not be read'}`);
+  }
 }

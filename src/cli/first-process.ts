@@ -70,7 +70,7 @@ export async function runFirstProcess(options: FirstProcessOptions): Promise<num
     try {
       read = options.read();
     } catch (error) {
-      log.error(`the configuration is not reloaded: ${failureText(error)}`);
+      log.error(`the configuration is not reloaded: ${failureText(error).replace(/^postern: /, '')}`);
       return;
     }
     drain = read.drain ?? options.drain;

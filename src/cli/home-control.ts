@@ -18,6 +18,7 @@ export class HomeControl {
 
   /** One at a time, in order. */
   use<T>(work: (home: ControlConnection) => Promise<T>): Promise<T> {
+    if (this.#shut) return Promise.reject(this.#shut);
     const result = this.#line.then(async () => {
       if (this.#shut) throw this.#shut;
       if (!this.#connection || this.#connection.lost) this.#connection = await this.#open();

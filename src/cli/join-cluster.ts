@@ -13,7 +13,9 @@ import { judgeCluster, judgeNode, type NodeFacts, readNodeFacts } from '../catal
 import { type CatalogIdentity, ensureCatalog, ensureNode } from '../catalog/schema.ts';
 import { readTokenKey } from '../catalog/store.ts';
 import { answerOf } from '../health/host-probe.ts';
+import { settleHosts } from '../health/settle-hosts.ts';
 import { ensureShown } from '../introspect/ensure-shown.ts';
+import { parseDsn } from '../pg/dsn.ts';
 import type { ShownCatalogs } from '../plan/resolve.ts';
 import { ControlConnection } from '../platform/control-connection.ts';
 import { backoffMs } from '../platform/reconnecting.ts';
@@ -85,6 +87,7 @@ async function openHome(options: RouterOptions): Promise<ControlConnection> {
   const waitMs = options.health?.startupMs ?? 0;
   const startedAtMs = performance.now();
   for (let tries = 0; ; tries++) {
+    await settleHosts({ nodeName: options.home, dsn: parseDsn(dsn) });
     try {
       return await ControlConnection.open({ nodeName: options.home, dsn });
     } catch (error) {
@@ -114,6 +117,8 @@ async function checkNodes(
   const away = new Map<string, string>();
   const all = await Promise.all(
     options.nodes.map(async ({ name }): Promise<NodeFacts | undefined> => {
+      const dsn = parseDsn(optionsOf(options, name).dsn);
+      if (name !== options.home) await settleHosts({ nodeName: name, dsn });
       try {
         return await readFacts(options, name);
       } catch (error) {

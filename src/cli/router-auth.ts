@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
 import { type AuthenticationOptions, Authenticator, verifierSource } from '../auth/authenticator.ts';
 import { parseHba } from '../auth/hba-file.ts';
+import type { HbaRule } from '../auth/hba-rules.ts';
 import { parseIdent } from '../auth/ident-file.ts';
 import { type IpNetwork, parseNetwork } from '../auth/ip-network.ts';
 import { RoleLookup } from '../auth/role-lookup.ts';
@@ -29,7 +30,12 @@ export interface AuthenticationConfig {
 export interface AuthenticationSetup {
   readonly users: readonly UserEntry[];
   readonly authentication?: AuthenticationConfig | undefined;
+  /** With clients. Here to say which rules can fit nobody. */
+  readonly tls?: { readonly clientCaFile?: string | undefined } | undefined;
 }
+
+/** How soon it is noticed that a role whose clients are in was replaced round this process. */
+const RECHECK_INTERVAL_MS = 10_000;
 
 /** Of the control connection that asks home for roles. */
 export const LOGIN_LIMITS = {
@@ -39,7 +45,7 @@ export const LOGIN_LIMITS = {
   lockTimeoutMs: 2_000,
 };
 
-/** Throws 22023 with file and line. `notes`: one line each for what was passed over. */
+/** Throws 22023 with file and line. `notes`: one line each for what was passed over, or lets nobody in. */
 export function readAuthentication(setup: AuthenticationSetup): {
   readonly options: AuthenticationOptions;
   readonly notes: readonly string[];
@@ -54,8 +60,20 @@ export function readAuthentication(setup: AuthenticationSetup): {
       rules: hba?.rules,
       ident: ident === undefined ? undefined : parseIdent(ident, identName),
     },
-    notes: hba?.notes ?? [],
+    notes: [
+      ...(hba?.notes ?? []),
+      ...(hba?.rules ?? []).flatMap((rule) => idleRule(rule, rulesName, setup.tls)),
+    ],
   };
+}
+
+/** As PostgreSQL logs it. */
+function idleRule(rule: HbaRule, file: string, tls: AuthenticationSetup['tls']): string[] {
+  const place = `${file}, line ${rule.line}`;
+  if (rule.connection === 'hostssl' && !tls) return [`${place}: fits nobody, there is no tls: with clients`];
+  if (rule.clientCertificate && tls?.clientCaFile === undefined)
+    return [`${place}: lets nobody in, tls.client_ca_file says by whom certificates have to be signed`];
+  return [];
 }
 
 export function openAuthentication(
@@ -100,6 +118,8 @@ export function openAuthentication(
     mockSecret: createHash('sha256').update('postern salts').update(setup.secret).digest(),
     now: () => performance.now(),
   });
+  const recheck = setInterval(() => authenticator.recheckRoles(), RECHECK_INTERVAL_MS);
+  recheck.unref();
   return {
     authenticator,
     control,
@@ -111,7 +131,10 @@ export function openAuthentication(
       for (const note of read.notes) setup.log.info(note);
       authenticator.reload(read.options);
     },
-    close: () => control.close(),
+    close: () => {
+      clearInterval(recheck);
+      return control.close();
+    },
   };
 }
 

@@ -76,6 +76,9 @@ export class RouterHealth {
           cut: (keep) => {
             for (const pool of pools) pool.cut(keep);
           },
+          keepOnly: (host) => {
+            for (const pool of pools) pool.keepOnly(host);
+          },
           change: (kind) => {
             for (const pool of pools) pool.isLate = kind !== 'up';
           },

@@ -136,6 +136,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     nodes,
     homeNodeId,
     connect: (nodeId, limits) => connectControl(nodeId, limits),
+    warn: (message) => log.warn(message),
     refresh: () => watcher.refresh(),
   };
   const decisionGate = new DecisionGate({
@@ -446,6 +447,11 @@ export async function serveClients(serving: Serving): Promise<Router> {
     routes: sessionRoutes(register),
     tls: tls.clientTls,
   });
+  authenticator.onReplaced = (user) => {
+    log.warn(`role "${user}" is another one than before: its sessions and connections are closed`);
+    listener.expel(user);
+    for (const pool of [...pools.values(), ...meshPools]) pool.expel(user);
+  };
   serving.onNewMap(() => {
     context.functions.invalidate();
     context.relations.invalidate();

@@ -9,7 +9,7 @@ import type { RouterOptions } from './router-options.ts';
 import type { ReloadResult } from './router-reload.ts';
 import { defaultWorkers } from './worker-count.ts';
 import { untilToldToEnd } from './worker-end.ts';
-import type { WorkerQuestion } from './worker-messages.ts';
+import type { ToWorker, WorkerQuestion } from './worker-messages.ts';
 import {
   answerQuestions,
   ROUTER_ID_VARIABLE,
@@ -61,6 +61,11 @@ async function runWorker(
 ): Promise<number> {
   // They are the first process's, which a terminal or a service manager tells at the same time.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => {});
+  // Before it serves there is nobody to wait for; home may be away, and this would wait for it.
+  const endNow = (message: ToWorker): void => {
+    if (message?.kind === 'drain' || message?.kind === 'stop') process.exit(0);
+  };
+  process.on('message', endNow);
   let router: Router;
   try {
     router = await options.start({ log, first: place.index === 0 && place.generation === 0 });
@@ -68,6 +73,7 @@ async function runWorker(
     await reportFailure(failureText(error));
     return 1;
   }
+  process.off('message', endNow);
   // A worker whose primary was killed has nobody left to serve with.
   process.once('disconnect', () => process.exit(1));
   answerQuestions((what) => answer(what, { router, log, read: options.read }));

@@ -22,6 +22,8 @@ const WAITING_MAX = 4_096;
 interface Comer {
   readonly client: AcceptedClient;
   readonly session: HandedSession | undefined;
+  /** Of the worker that a session comes from. */
+  readonly place: number | undefined;
 }
 
 /** A worker that clients are sent to. */
@@ -42,13 +44,13 @@ export class WorkerQueue {
 }
 
 export class WorkerDoor {
-  readonly #choose: () => WorkerQueue | undefined;
+  readonly #choose: (place: number | undefined) => WorkerQueue | undefined;
   readonly #held: { readonly comer: Comer; readonly untilMs: number }[] = [];
   #waiting = 0;
   #stopped = false;
 
-  /** `choose`: for one more client; undefined: none is ready. */
-  constructor(choose: () => WorkerQueue | undefined) {
+  /** `choose`: for one more client, in this place if that is given and can be; undefined: none is ready. */
+  constructor(choose: (place: number | undefined) => WorkerQueue | undefined) {
     this.#choose = choose;
   }
 
@@ -58,11 +60,11 @@ export class WorkerDoor {
     if (this.#stopped) refuseClient(client, shuttingDown());
     else if (this.#waiting >= WAITING_MAX)
       refuseClient(client, tooManyConnections('sorry, too many clients are waiting to be let in'));
-    else this.#admit({ client, session: undefined });
+    else this.#admit({ client, session: undefined, place: undefined });
   }
 
-  /** A session that a worker hands over. */
-  acceptSession(client: AcceptedClient, session: HandedSession): void {
+  /** A session that the worker of this place hands over. */
+  acceptSession(client: AcceptedClient, session: HandedSession, place: number): void {
     // It has been reading since it arrived here, for as long as this turn lasts.
     const buffered = stopAndDrain(client);
     client.on('error', () => client.destroy());
@@ -70,7 +72,8 @@ export class WorkerDoor {
       refuseClient(client, shuttingDown());
       return;
     }
-    this.#admit({ client, session: buffered.length === 0 ? session : withUnread(session, buffered) });
+    const whole = buffered.length === 0 ? session : withUnread(session, buffered);
+    this.#admit({ client, session: whole, place });
   }
 
   /** A worker is ready: those that waited for one. */
@@ -115,7 +118,7 @@ export class WorkerDoor {
   }
 
   #offer(comer: Comer, untilMs: number): void {
-    const queue = this.#choose();
+    const queue = this.#choose(comer.place);
     if (!queue) {
       this.#held.push({ comer, untilMs });
       return;

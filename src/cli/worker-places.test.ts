@@ -199,7 +199,11 @@ describe('the places of the workers', () => {
           if (what === 'due') send({ kind: 'due', place: pick % PLACES, atMs });
           if (what === 'roll') send({ kind: 'roll', atMs });
           if (what === 'tick' || what === 'wait') send({ kind: 'tick', atMs });
-          for (const place of state.places) expect(place.current?.ready).toBe(true);
+          for (const place of state.places) {
+            expect(place.current?.ready).toBe(true);
+            const halves = processesOf(place).map(({ generation }) => generation % 2);
+            expect(new Set(halves).size).toBe(halves.length);
+          }
           expect(state.places.flatMap(processesOf).length).toBeLessThanOrEqual(PLACES + 1);
         }
         // Left alone, a roll comes to its end.

@@ -174,7 +174,7 @@ function start(
   { index, atMs, replaces }: { index: number; atMs: number; replaces: boolean },
 ): Stepped {
   const place = state.places[index]!;
-  const { generation } = place;
+  const generation = nextGeneration(place);
   const id = state.lastId + 1;
   const process: WorkerProcess = { id, generation, ready: false, form: 0, sinceMs: atMs };
   const changed = { ...place, ...(replaces ? { next: process } : { current: process }) };
@@ -182,6 +182,13 @@ function start(
     state: { ...withPlace(state, index, { ...changed, generation: generation + 1 }), lastId: id },
     effects: [{ kind: 'start', place: index, process: id, generation, replaces }],
   };
+}
+
+/** Odd and even ones give out different ids of sessions (session/session-ids.ts); some may have ended since the one that is there. */
+function nextGeneration(place: Place): number {
+  const { generation } = place;
+  const isAlike = processesOf(place).some((one) => (generation - one.generation) % 2 === 0);
+  return isAlike ? generation + 1 : generation;
 }
 
 function onReady(state: PlacesState, event: Extract<PlacesEvent, { kind: 'ready' }>): Stepped {

@@ -14,7 +14,6 @@ import cluster, { type Worker } from 'node:cluster';
 import { availableParallelism } from 'node:os';
 import type { ClientLimits } from '../admission/client-admission.ts';
 import { type AcceptedClient, openDoor } from '../session/door.ts';
-import { workerOf } from '../session/session-ids.ts';
 import type { DrainOptions } from './config-drain.ts';
 import { IdleCores } from './cpu-times.ts';
 import { WorkerAdmission } from './worker-admission.ts';
@@ -36,6 +35,7 @@ import {
   type PlacesState,
   placesStart,
   placesStep,
+  processesOf,
 } from './worker-places.ts';
 import {
   type ShareState,
@@ -89,6 +89,8 @@ interface Member {
   /** As it reported last. */
   clients: number;
   leaves: boolean;
+  /** Of its sessions, when it began to leave. */
+  leavingIds: readonly number[];
   /** Why it can't start. */
   failure: string | undefined;
 }
@@ -120,7 +122,7 @@ export class Workers {
     this.#serving = Array.from({ length: count }, () => undefined);
     this.#fill = fillStart({ workers: count, merges, cores: availableParallelism() });
     this.#shares = sharesStart({ workers: count, connections });
-    this.#queues = new WorkerDoor(() => this.#chooseQueue());
+    this.#queues = new WorkerDoor((place) => this.#chooseQueue(place));
     this.#admission = new WorkerAdmission(options.clients, (worker, effect) => {
       const member = this.#members.get(worker);
       if (member) this.#tell(member, { kind: 'admission', effect });
@@ -203,15 +205,22 @@ export class Workers {
               resolve();
               return;
             }
-            const timer = setTimeout(() => worker.process.kill('SIGKILL'), timeoutMs + STOP_GRACE_MS);
+            const kill = (): void => void worker.process.kill('SIGKILL');
+            const timer = setTimeout(kill, timeoutMs + STOP_GRACE_MS);
             worker.once('exit', () => {
               clearTimeout(timer);
               resolve();
             });
+            // It listens to nobody while it starts, and has no client.
+            if (!this.#isReady(member)) kill();
             this.#tell(member, how === 'drain' ? { kind: 'drain', timeoutMs } : { kind: 'stop' });
           }),
       ),
     );
+  }
+
+  #isReady({ id, place }: Member): boolean {
+    return processesOf(this.#places.places[place]!).some((one) => one.id === id && one.ready);
   }
 
   #step(event: PlacesEvent): void {
@@ -258,7 +267,8 @@ export class Workers {
         this.#options.onRolling(undefined);
         break;
       case 'rolled':
-        this.#options.onRolled(effect.failure);
+        // One that is cut short by the router's own end has not failed.
+        if (!this.#isDraining) this.#options.onRolled(effect.failure);
         break;
       case 'notNow':
         this.#options.onRolling(effect.why);
@@ -282,7 +292,9 @@ export class Workers {
     };
     const queue = new WorkerQueue(recipient);
     const share = replaces ? this.#awaitShare() : this.#freeShare();
-    this.#members.set(id, { id, place, share, worker, queue, clients: 0, leaves: false, failure: undefined });
+    this.#members.set(id, {
+      ...{ id, place, share, worker, queue, clients: 0, leaves: false, leavingIds: [], failure: undefined },
+    });
     worker.on('message', (message: FromWorker, client: AcceptedClient | undefined) =>
       this.#onMessage(id, message, client),
     );
@@ -324,6 +336,9 @@ export class Workers {
     switch (message?.kind) {
       case 'ready':
         this.#shares = shareReady(this.#shares, member.share);
+        // In place of a replacement that has ended while it took over.
+        for (const { place, leavingIds: ids } of this.#members.values())
+          if (place === member.place && ids.length > 0) this.#tell(member, { kind: 'expect', ids });
         this.#step({ kind: 'ready', process: id, form: message.form, atMs });
         this.#shareOut();
         break;
@@ -332,8 +347,8 @@ export class Workers {
         else this.#sayFailure(message.text);
         break;
       case 'cancel':
-        for (const other of this.#members.values())
-          if (other !== member && other.place === workerOf(message.processId)) this.#tell(other, message);
+        // Its place says where it was begun: it may have gone on elsewhere.
+        for (const other of this.#members.values()) if (other !== member) this.#tell(other, message);
         break;
       case 'taken':
         this.#queues.onTaken(member.queue);
@@ -354,7 +369,7 @@ export class Workers {
       case 'moved':
         this.#tell(member, { kind: 'received' });
         // It may have gone on the way.
-        if (client) this.#queues.acceptSession(client, message.session);
+        if (client) this.#queues.acceptSession(client, message.session, member.place);
         break;
       case 'answer':
         this.#asks.onAnswer(message.question, message.value);
@@ -365,6 +380,7 @@ export class Workers {
   }
 
   #onLeaving(member: Member, ids: readonly number[]): void {
+    member.leavingIds = ids;
     const next = this.#places.places[member.place]?.next;
     const replacement = next && this.#members.get(next.id);
     if (replacement) this.#tell(replacement, { kind: 'expect', ids });
@@ -407,8 +423,10 @@ export class Workers {
     else this.#options.onListening(this.#door.port);
   }
 
-  #chooseQueue(): WorkerQueue | undefined {
-    const place = chooseWorker(this.#fill);
+  /** A session stays in the place that it is from, whose processes give out ids unlike one another's, if anybody is there. */
+  #chooseQueue(from: number | undefined): WorkerQueue | undefined {
+    const isThere = from !== undefined && this.#serving[from] && !this.#fill.workers[from]!.silent;
+    const place = isThere ? from : chooseWorker(this.#fill);
     const member = place === undefined ? undefined : this.#serving[place];
     if (place === undefined || !member) return undefined;
     this.#fillBy({ kind: 'given', worker: place });

@@ -115,5 +115,5 @@ function laneSettings(settings: Settings, kind: GroupKind): Settings {
     const ownMs = millisecondsOf(settings.values.get(name) ?? '0');
     if (ownMs === 0 || ownMs > boundMs) changes.set(name, `${boundMs}ms`);
   }
-  return settings.with(changes);
+  return settings.atRest.with(changes);
 }

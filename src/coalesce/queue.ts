@@ -11,7 +11,7 @@
  *
  * Effects are called in the order in which they have to happen. An effect may submit further members.
  */
-import { fairShare, type Sharer } from '../admission/fair-share.ts';
+import { fairShare, goByArrival, type Sharer } from '../admission/fair-share.ts';
 import { assert } from '../base/assert.ts';
 
 /** For memberFailed: the error is that of the commit. */
@@ -307,6 +307,11 @@ export class CoalescingQueue<M extends object> {
     if (batch.length <= size) {
       lane.queue = [];
       this.#shared = [];
+    } else if (goByArrival(batch, size)) {
+      batch = batch.slice(0, size);
+      const last = batch[size - 1]!.arrival;
+      lane.queue = own.filter(({ arrival }) => arrival > last);
+      this.#shared = shared.filter(({ arrival }) => arrival > last);
     } else {
       const chosen = fairShare(batch, size);
       batch = batch.filter((entry) => chosen.has(entry));
@@ -339,7 +344,11 @@ export class CoalescingQueue<M extends object> {
       this.#entries.delete(entry.member);
       this.#effects.canceled(entry.member);
     } else if (entry.leaving || ++entry.undone >= UNDONE_MAX) this.#leave(entry);
-    else lane.queue.unshift(entry);
+    else {
+      // Before those that came later. Those that came before it and were left out of its batch, for others' turns, stay before it.
+      const at = lane.queue.findIndex(({ arrival }) => arrival > entry.arrival);
+      lane.queue.splice(at < 0 ? lane.queue.length : at, 0, entry);
+    }
   }
 
   #leave(entry: Entry<M>): void {

@@ -17,6 +17,8 @@ export interface DdlContext {
   connect(nodeId: number, limits?: { readonly statementTimeoutMs: number }): Promise<ControlConnection>;
   /** Loads the map, so that this router knows a change before its client hears of it. */
   refresh(): Promise<ClusterMap>;
+  /** Told of what needs an administrator. */
+  readonly warn?: (message: string) => void;
   /** Called after each durable step of doors/sharded/SPEC.md, with its name. A test throws here. */
   readonly afterStep?: (step: string) => void;
 }

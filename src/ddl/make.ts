@@ -10,7 +10,7 @@ import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../c
 import { quoteIdentifier } from '../pg/identifier.ts';
 import { type ControlConnection, ServerError } from '../platform/control-connection.ts';
 import { all, asAdmin, type DdlContext, type DdlSession, otherNodes, withConnection } from './context.ts';
-import { dropRecorded, findRelation } from './recorded.ts';
+import { dropRecorded, findRelation, mayHoldRows } from './recorded.ts';
 import { deleteRow, finishDropping, needsSweep, sweep } from './sweep.ts';
 
 export interface NewTable {
@@ -165,7 +165,8 @@ async function clearName(
     const known = await home.query(`SELECT FROM ${INTERNAL_SCHEMA}.tables WHERE table_id = $1`, [
       found.tableId,
     ]);
-    if (known.length === 0) return await dropRecorded(connection, found.tableId, { cascade: true });
+    if (known.length === 0 && !(await mayHoldRows(connection, found.tableId)))
+      return await dropRecorded(connection, found.tableId, { cascade: true });
   }
   throw objectError(
     '42P07',

@@ -48,6 +48,21 @@ export async function readRecorded(
 }
 
 /**
+ * Has anything been written into what is recorded of this table? Where the catalog does not know it, it need not be half made: a
+ * catalog that a failover has set back may have lost it, with rows on other nodes that clients were told are committed.
+ */
+export async function mayHoldRows(connection: ControlConnection, tableId: number): Promise<boolean> {
+  const [row] = await connection.query<{ held: boolean }>(
+    `SELECT EXISTS (
+       SELECT FROM pg_class c WHERE c.relkind = 'r' AND pg_relation_size(c.oid) > 0 AND c.oid IN (
+         SELECT face FROM ${INTERNAL_SCHEMA}.local_tables WHERE table_id = $1
+         UNION ALL SELECT leaf FROM ${INTERNAL_SCHEMA}.local_leaves WHERE table_id = $1)) AS held`,
+    [tableId],
+  );
+  return row?.held === true;
+}
+
+/**
  * Drops what is recorded of a table on this node, and the record. As `session`'s role if given, so that PostgreSQL judges
  * its rights (the face is named first: its owner is who counts); else as the admin.
  */

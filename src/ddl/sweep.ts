@@ -1,11 +1,13 @@
 /**
  * Cleans up what routers that are gone have left half made or half dropped (SPEC.md, 5 and 6). Any router may do so at any
  * time, several at once.
+ *
+ * Invariant: a table that the catalog does not know, and that rows were written to, is left for an administrator to decide on.
  */
 import { bumpEpoch, INTERNAL_SCHEMA, PLACEMENT_LOCK, TABLE_LOCK_KEY } from '../catalog/schema.ts';
 import type { ControlConnection } from '../platform/control-connection.ts';
 import { all, type DdlContext, homeNode, otherNodes, withConnection } from './context.ts';
-import { dropRecorded } from './recorded.ts';
+import { dropRecorded, mayHoldRows } from './recorded.ts';
 
 /** Returns the ids of the tables that were cleaned up. Throws if a node can't be reached; what is left stays for later. */
 export async function sweep(context: DdlContext): Promise<readonly number[]> {
@@ -125,11 +127,28 @@ async function sweepRubbish(
     const known = await home.query<{ id: number }>(`SELECT table_id AS id FROM ${INTERNAL_SCHEMA}.tables`);
     const knownIds = new Set(known.map((row) => row.id));
     const rubbish = recorded.map((row) => row.id).filter((id) => !knownIds.has(id));
+    const kept: number[] = [];
     for (const id of rubbish) {
-      await connection.transaction(() => dropRecorded(connection, id, { cascade: true }));
+      if (await mayHoldRows(connection, id)) kept.push(id);
+      else await connection.transaction(() => dropRecorded(connection, id, { cascade: true }));
     }
-    return rubbish;
+    warnOfKept(context, connection.nodeName, kept);
+    return rubbish.filter((id) => !kept.includes(id));
   });
+}
+
+/** By context and node, what was warned of last. */
+const warned = new WeakMap<DdlContext, Map<string, string>>();
+
+function warnOfKept(context: DdlContext, nodeName: string, kept: readonly number[]): void {
+  const said = warned.get(context) ?? new Map<string, string>();
+  warned.set(context, said);
+  const ids = kept.join(', ');
+  if (ids !== '' && said.get(nodeName) !== ids)
+    context.warn?.(
+      `node "${nodeName}" has rows of tables that the catalog does not know (${INTERNAL_SCHEMA}.local_tables, table_id ${ids}): was home set back to an older state? Save what is needed and drop them there; nothing is dropped by itself`,
+    );
+  said.set(nodeName, ids);
 }
 
 async function tryLock(home: ControlConnection, tableId: number): Promise<boolean> {

@@ -2,11 +2,14 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { choosePrimary, type HostAnswer, type KnownPrimary, NO_PRIMARY_YET } from './choose-primary.ts';
 
-const primary = (timeline: number, systemId = 'a'): HostAnswer => ({
+let started = 0;
+/** Each a server of its own. */
+const primary = (timeline: number, systemId = 'a', startedAt = String(started++)): HostAnswer => ({
   kind: 'primary',
   timeline,
   systemId,
   isReadOnly: false,
+  startedAt,
 });
 const STANDBY: HostAnswer = { kind: 'standby' };
 const AWAY: HostAnswer = { kind: 'away', cause: 'refused' };
@@ -32,6 +35,9 @@ describe('the primary among hosts', () => {
     ['the old primary coming back alone', [AWAY, primary(2)], first, 0, false, [1], []],
     ['two on the same timeline', [primary(3), primary(3)], first, 0, true, [1], []],
     ['one of another cluster, on a higher timeline', [AWAY, primary(9, 'b')], first, 0, false, [], [1]],
+    ['two names of one server', [primary(3, 'a', 'then'), primary(3, 'a', 'then')], first, 0, true, [], []],
+    ['an older server behind the same name', [primary(2)], first, 0, false, [0], []],
+    ['one of another cluster behind the same name', [primary(4, 'b')], first, 0, false, [], [0]],
     ['one of another cluster beside it', [primary(3), primary(9, 'b')], first, 0, true, [], [1]],
   ])('%s', (_, answers, known, place, isThere, outdated, foreign) => {
     const choice = choosePrimary(answers, known);

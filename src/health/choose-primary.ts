@@ -15,6 +15,8 @@ export type HostAnswer =
       readonly systemId: string;
       /** default_transaction_read_only. */
       readonly isReadOnly: boolean;
+      /** When this server was started: two hosts that tell the same are one server. */
+      readonly startedAt: string;
     }
   | { readonly kind: 'standby' }
   /** A server that runs and lets nobody in now: what it is is not known. */
@@ -36,7 +38,7 @@ export interface PrimaryChoice {
   /** As before where none calls itself primary now: `isThere` is false then. */
   readonly known: KnownPrimary;
   readonly isThere: boolean;
-  /** They call themselves primary, and are on an older timeline. */
+  /** They call themselves primary, and are on an older timeline, or on the same one and found later. */
   readonly outdated: readonly number[];
   /** They are no hosts of this node. */
   readonly foreign: readonly number[];
@@ -59,10 +61,14 @@ export function choosePrimary(
       isThere = true;
     }
   }
+  const present = known.place === undefined ? undefined : answers[known.place];
   const outdated = [...answers.entries()]
-    .filter(([place, answer]) => answer?.kind === 'primary' && place !== known.place)
-    .map(([place]) => place)
-    .filter((place) => !foreign.includes(place));
+    .filter(([place, answer]) => {
+      if (answer?.kind !== 'primary' || foreign.includes(place)) return false;
+      if (place === known.place) return answer.timeline < known.timeline;
+      return !(present?.kind === 'primary' && present.startedAt === answer.startedAt);
+    })
+    .map(([place]) => place);
   return { known, isThere, outdated, foreign };
 }
 

@@ -9,13 +9,19 @@ import type { Dsn, Host } from '../pg/dsn.ts';
 import { ControlConnection, ServerError } from '../platform/control-connection.ts';
 import type { HostAnswer } from './choose-primary.ts';
 
+/**
+ * For one try to connect. Each other one is given longer: a server that takes its time for every login (a slow directory, a full
+ * CPU) is there all the same, and one that comes back to a lossy network answers a new attempt sooner than an old one.
+ */
 const CONNECT_TIMEOUT_MS = 3_000;
+const LONG_CONNECT_TIMEOUT_MS = 10_000;
 /** The server's own bound; the connection is given up some seconds later, if not even that comes back. */
 const STATEMENT_TIMEOUT_MS = 1_000;
 
 /** The timeline stands in the name of the WAL file; what the control file says follows with the next checkpoint alone. */
 const PING = `SELECT pg_is_in_recovery() AS "isStandby", current_setting('default_transaction_read_only') = 'on' AS "isReadOnly",
-  CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline`;
+  CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
+  pg_postmaster_start_time()::text AS "startedAt"`;
 const IDENTITY = 'SELECT system_identifier::text AS id FROM pg_control_system()';
 
 export class HostProbe {
@@ -26,6 +32,7 @@ export class HostProbe {
   #connection: ControlConnection | undefined;
   #systemId = '';
   #isAsking = false;
+  #isPatient = false;
   #stopped = false;
   /** The last answer, and when it came (monotonic ms). */
   answer: HostAnswer | undefined;
@@ -64,20 +71,26 @@ export class HostProbe {
 
   async #ask(): Promise<HostAnswer> {
     const connection = await this.#connected();
-    const [row] = await connection.query<{ isStandby: boolean; isReadOnly: boolean; timeline: number }>(PING);
+    const [row] = await connection.query<{
+      readonly isStandby: boolean;
+      readonly isReadOnly: boolean;
+      readonly timeline: number;
+      readonly startedAt: string;
+    }>(PING);
     if (row!.isStandby) return { kind: 'standby' };
-    const { isReadOnly, timeline } = row!;
-    return { kind: 'primary', timeline, systemId: this.#systemId, isReadOnly };
+    const { isReadOnly, timeline, startedAt } = row!;
+    return { kind: 'primary', timeline, systemId: this.#systemId, isReadOnly, startedAt };
   }
 
   async #connected(): Promise<ControlConnection> {
     if (this.#connection && !this.#connection.lost) return this.#connection;
+    const connectTimeoutMs = this.#isPatient ? LONG_CONNECT_TIMEOUT_MS : CONNECT_TIMEOUT_MS;
+    this.#isPatient = !this.#isPatient;
     const connection = await ControlConnection.openOn(this.#dsn, {
-      nodeName: this.#nodeName,
-      applicationName: 'postern health',
-      connectTimeoutMs: CONNECT_TIMEOUT_MS,
+      ...{ nodeName: this.#nodeName, applicationName: 'postern health', connectTimeoutMs },
       statementTimeoutMs: STATEMENT_TIMEOUT_MS,
     });
+    this.#isPatient = false;
     this.#opening = connection;
     if (this.#stopped) connection.destroy();
     const [row] = await connection.query<{ id: string }>(IDENTITY);

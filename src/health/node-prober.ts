@@ -4,11 +4,11 @@
  * A tick four times in an interval asks who is due: the primary once in each, the others when somebody is in doubt, else seldom.
  * A node that is away is asked at growing, jittered pauses.
  */
-import { nodeUnresponsive, type PosternError } from '../base/errors.ts';
+import { cannotConnect, nodeUnresponsive, type PosternError } from '../base/errors.ts';
 import { type Dsn, describeHosts, type Host } from '../pg/dsn.ts';
-import { tellHosts } from '../platform/hosts.ts';
+import { knownOfHosts, tellHosts } from '../platform/hosts.ts';
 import { backoffMs } from '../platform/reconnecting.ts';
-import { choosePrimary, type KnownPrimary, NO_PRIMARY_YET } from './choose-primary.ts';
+import { choosePrimary, type HostAnswer, type KnownPrimary, type PrimaryChoice } from './choose-primary.ts';
 import { HostProbe } from './host-probe.ts';
 import {
   type HealthTimes,
@@ -42,6 +42,8 @@ export interface NodeUse {
   open(): void;
   /** Ends the connections to all hosts but this one; undefined: to all. What runs on them is lost. */
   cut(keep: Host | undefined): void;
+  /** This one is the primary: what is open to others by any chance is ended. */
+  keepOnly(host: Host): void;
   /** Told with each change: what can go elsewhere as well does so while it is not `up`. */
   change(kind: NodeStateKind): void;
 }
@@ -69,8 +71,11 @@ export class NodeProber {
   readonly #awayCounts: number[];
   readonly #tickMs: number;
   #state: NodeState;
-  #known: KnownPrimary = NO_PRIMARY_YET;
+  #known: KnownPrimary;
   #outdated: readonly number[] = [];
+  #excluded: readonly number[] = [];
+  /** The host that was the primary is another server by now. */
+  #replaced: PosternError | undefined;
   #complaint = '';
   #fullAtMs = Number.NEGATIVE_INFINITY;
   #tickedAtMs: number;
@@ -82,6 +87,9 @@ export class NodeProber {
     const { nodeName, dsn } = options;
     this.#options = options;
     this.#hosts = dsn.hosts;
+    // What was found when the router started.
+    const { primary: place, timeline, systemId } = knownOfHosts(dsn.hosts);
+    this.#known = { place, timeline, systemId };
     this.#probes = dsn.hosts.map((host) => new HostProbe({ nodeName, dsn, host }));
     const nowMs = options.now();
     this.#dueMs = dsn.hosts.map(() => nowMs);
@@ -208,9 +216,12 @@ export class NodeProber {
     );
     this.#known = choice.known;
     this.#outdated = choice.outdated;
+    this.#excluded = [...choice.outdated, ...choice.foreign];
     const isNew = choice.known.place !== before.place;
     if (isNew && before.place !== undefined) this.#onPromotion(before.place);
-    this.#complain(choice.outdated, choice.foreign);
+    else if (before.timeline > 0 && choice.known.timeline > before.timeline) this.#onMoved();
+    this.#complain(choice);
+    this.#exclude(choice);
     if (choice.isThere) {
       // Another host's answer says nothing of the primary's.
       if (isNew || place === choice.known.place || this.#hosts.length === 1)
@@ -232,7 +243,7 @@ export class NodeProber {
         one!.kind === 'standby'
           ? 'is a standby'
           : one!.kind === 'primary'
-            ? 'is on an older timeline'
+            ? this.#strangeness(one!)
             : (one as { cause: string }).cause;
       return this.#hosts.length === 1 ? what : `${describeHosts([this.#hosts[place]!])}: ${what}`;
     });
@@ -253,15 +264,58 @@ export class NodeProber {
     use.cut(host);
   }
 
+  /** The same name or address, and a higher timeline: it leads to another server than before, or to one that was restored. */
+  #onMoved(): void {
+    const { nodeName, log, use } = this.#options;
+    const where = describeHosts([this.#hosts[this.#known.place!]!]);
+    this.counters.promotions++;
+    log.warn(
+      `node "${nodeName}": ${where} is on timeline ${this.#known.timeline} now; older connections are closed`,
+    );
+    use.cut(undefined);
+  }
+
+  /** Nothing stays open to a host that is not the primary; and nothing is opened to one that has become another server. */
+  #exclude({ known, isThere }: PrimaryChoice): void {
+    const { nodeName, use } = this.#options;
+    if (isThere && known.place !== undefined && this.#hosts.length > 1)
+      use.keepOnly(this.#hosts[known.place]!);
+    const place = known.place ?? (this.#hosts.length === 1 ? 0 : undefined);
+    const answer = place === undefined || isThere ? undefined : this.#probes[place]!.answer;
+    const wasReplaced = this.#replaced !== undefined;
+    this.#replaced =
+      answer?.kind === 'primary'
+        ? cannotConnect(nodeName, `its server ${this.#strangeness(answer)}`)
+        : undefined;
+    if (this.#replaced && !wasReplaced) {
+      this.#tellHosts();
+      use.cut(undefined);
+    }
+  }
+
+  /** Why one that calls itself a primary is not taken for it. */
+  #strangeness(answer: HostAnswer & { readonly kind: 'primary' }): string {
+    const { timeline, systemId } = this.#known;
+    return systemId !== undefined && answer.systemId !== systemId
+      ? 'belongs to another cluster of servers'
+      : `is on an older timeline, ${answer.timeline}, than ${timeline}, which was seen before`;
+  }
+
   /** Once for each state of affairs. */
-  #complain(outdated: readonly number[], foreign: readonly number[]): void {
+  #complain({ known, outdated, foreign }: PrimaryChoice): void {
     const { nodeName, log } = this.#options;
     const where = (places: readonly number[]): string =>
       describeHosts(places.map((place) => this.#hosts[place]!));
     const texts: string[] = [];
-    if (outdated.length > 0)
+    const older = outdated.filter((place) => this.#timelineOf(place) < known.timeline);
+    const beside = outdated.filter((place) => this.#timelineOf(place) === known.timeline);
+    if (older.length > 0)
       texts.push(
-        `node "${nodeName}" has two primaries: ${where(outdated)} is on an older timeline than ${this.#known.timeline}, and is not used. Stop it: what was written there is not here`,
+        `node "${nodeName}" has two primaries: ${where(older)} is on an older timeline than ${known.timeline}, and is not used. Stop it: what was written there is not here`,
+      );
+    if (beside.length > 0)
+      texts.push(
+        `node "${nodeName}" has two primaries on timeline ${known.timeline}: ${where([known.place!])} is used since it was found first, and ${where(beside)} is not. Stop the one that is wrong; other routers may use it`,
       );
     if (foreign.length > 0)
       texts.push(
@@ -270,6 +324,11 @@ export class NodeProber {
     const text = texts.join('; ');
     if (text !== '' && text !== this.#complaint) log.error(text);
     this.#complaint = text;
+  }
+
+  #timelineOf(place: number): number {
+    const { answer } = this.#probes[place]!;
+    return answer?.kind === 'primary' ? answer.timeline : 0;
   }
 
   #step(event: NodeEvent): void {
@@ -313,8 +372,10 @@ export class NodeProber {
     return nodeUnresponsive(nodeName, new Date(wallClock() - (now() - this.#state.answeredMs)).toISOString());
   }
 
-  #tellHosts(closed = isShut(this.#state) ? this.#unresponsive() : undefined): void {
-    tellHosts(this.#hosts, { primary: this.#known.place, outdated: new Set(this.#outdated), closed });
+  #tellHosts(closed = isShut(this.#state) ? this.#unresponsive() : this.#replaced): void {
+    const { place: primary, timeline, systemId } = this.#known;
+    const excluded = new Set(this.#excluded);
+    tellHosts(this.#hosts, { primary, timeline, systemId, excluded, isWatched: true, closed });
   }
 
   #tellChange(before: NodeStateKind): void {

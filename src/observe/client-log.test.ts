@@ -111,3 +111,16 @@ it('is bounded under an attack, and says how many lines are not there', () => {
   for (let i = 0; i < 100; i++) clients.open('::1').refused({ sqlState: '28P01', message: 'no' });
   expect(lines.length).toBe(251);
 });
+
+it('lets no name of a client make a line long, or look like another', () => {
+  const { clients, lines } = logs();
+  const log = clients.open(undefined);
+  const long = 'x'.repeat(9_000);
+  log.identify({ role: `a\u009b2Jb\u2028c\u202ed${long}`, database: long, applicationName: 'naïve\u007f' });
+  log.refused({ sqlState: '28000', message: `role "a\u009b2J${long}" does not exist` });
+  const { role, database, application_name: applicationName, reason } = lines[0]!.fields;
+  expect(String(role).slice(0, 12)).toBe('a\ufffd2Jb\ufffdc\ufffddxxx');
+  expect([String(role).length, String(database).length, String(reason).length]).toEqual([128, 128, 2_000]);
+  expect(applicationName).toBe('naïve\ufffd');
+  expect(String(reason).slice(0, 10)).toBe('role "a\ufffd2J');
+});

@@ -33,6 +33,10 @@ export interface ClientIdentity {
 /** Of one kind. */
 const LINES = { burst: 200, perSecond: 50 };
 const TEXT_CHARACTERS_MAX = 2_000;
+/** Of whoever has not logged in yet, too; the server's own names have 63 bytes. */
+const NAME_CHARACTERS_MAX = 128;
+/** JSON escapes what is below a space. A terminal obeys these as well, or shows a line as if it were another. */
+const CONTROLS = /[\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g;
 const NUMBER_SPAN = 2 ** 24;
 /** Of one counter: servers may have SQLSTATEs of their own. */
 const KEYS_MAX = 100;
@@ -109,10 +113,13 @@ export class ClientLogs {
   write(level: LogLevel, kind: string, line: { message: string; fields: LogFields }): void {
     const leftOut = this.#limit.admit(kind);
     if (leftOut === undefined) return;
-    this.#log[level](
-      line.message,
-      leftOut === 0 ? line.fields : { ...line.fields, lines_left_out_before: leftOut },
+    const fields = Object.fromEntries(
+      Object.entries(line.fields).map(([name, value]) => [
+        name,
+        typeof value === 'string' ? harmless(value) : value,
+      ]),
     );
+    this.#log[level](line.message, leftOut === 0 ? fields : { ...fields, lines_left_out_before: leftOut });
   }
 
   now(): number {
@@ -146,7 +153,12 @@ export class ClientLog {
   /** What its start-up packet says; nothing of it is proven yet. */
   identify(who: { role: string; database: string; applicationName?: string | undefined }): void {
     const { role, database, applicationName } = who;
-    this.#identity = { ...this.#identity, role, database, applicationName };
+    this.#identity = {
+      ...this.#identity,
+      role: role.slice(0, NAME_CHARACTERS_MAX),
+      database: database.slice(0, NAME_CHARACTERS_MAX),
+      applicationName: applicationName?.slice(0, NAME_CHARACTERS_MAX),
+    };
   }
 
   /** `method`: as in pg_hba.conf. `encryption`: the version of TLS. */
@@ -212,4 +224,9 @@ export class ClientLog {
       fields: { connection, role, database, address, application_name: applicationName, ...fields },
     });
   }
+}
+
+/** As it may stand in a log that somebody looks at. */
+function harmless(text: string): string {
+  return text.slice(0, TEXT_CHARACTERS_MAX).replace(CONTROLS, '\ufffd');
 }

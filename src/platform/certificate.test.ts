@@ -1,7 +1,7 @@
 /** The oracle is openssl's command line. */
 import { execFileSync } from 'node:child_process';
 import { createHash, X509Certificate } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -90,6 +90,23 @@ describe('subjectOf', () => {
     const read = subjectOf(der(certificate));
     expect(read?.commonName).toBe(commonName);
     expect(read?.distinguishedName).toBe(inOpenssl(certificate));
+  });
+
+  it.each([
+    // BMPString: with zero bytes in it, it is nobody's.
+    ['MASK:2048', 'ann', undefined],
+    ['nombstr', 'ann', 'ann'],
+    ['nombstr', '\u00e9va', undefined],
+    ['utf8only', '\u00e9va', '\u00e9va'],
+  ])('takes the bytes of a name in %s as they are: %s', (mask, name, commonName) => {
+    const file = join(certificates.directory, 'encoded');
+    writeFileSync(
+      `${file}.cnf`,
+      `[req]\nprompt=no\nutf8=yes\nstring_mask=${mask}\ndistinguished_name=dn\n[dn]\nCN=${name}\n`,
+    );
+    const key = certificates.server.key;
+    execFileSync('openssl', ['req', '-x509', '-key', key, '-config', `${file}.cnf`, '-out', file]);
+    expect(subjectOf(der(file))?.commonName).toBe(commonName);
   });
 
   it('never reads beyond what is there, and never fails on rubbish', () => {

@@ -222,7 +222,7 @@ export function subjectOf(certificate: Buffer): CertificateSubject | undefined {
         const oid = pair.oid();
         const value = pair.next();
         const text = textOf(certificate, value);
-        if (oid === COMMON_NAME && commonName === undefined) commonName = text ?? '';
+        if (oid === COMMON_NAME && commonName === undefined) commonName = nameOf(certificate, value);
         const shortName = SHORT_NAMES.get(oid);
         const shown =
           text === undefined || shortName === undefined
@@ -235,6 +235,13 @@ export function subjectOf(certificate: Buffer): CertificateSubject | undefined {
     const isSound = commonName !== undefined && commonName !== '' && !commonName.includes('\0');
     return { commonName: isSound ? commonName : undefined, distinguishedName: parts.reverse().join(',') };
   });
+}
+
+/** Its bytes as they are, whatever they say of their encoding: PostgreSQL compares those with the name of the role. */
+function nameOf(der: Buffer, { contentStart, end }: Element): string {
+  const bytes = der.subarray(contentStart, end);
+  const text = bytes.toString('utf8');
+  return Buffer.from(text).equals(bytes) ? text : '';
 }
 
 /** Undefined: no text, or of an encoding that it breaks. */

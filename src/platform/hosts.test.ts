@@ -75,7 +75,7 @@ describe('tryHosts', () => {
     await expect(answer).rejects.toMatchObject({
       sqlState: '08001',
       message:
-        'node "n1" cannot be reached: none of its hosts is a primary that answers (a:1: it is a standby, or on an older timeline; b:1: refused; c:1: no such host)',
+        'node "n1" cannot be reached: none of its hosts is a primary that answers (a:1: it is a standby, or on an older timeline, or of another cluster of servers; b:1: refused; c:1: no such host)',
     });
   });
 
@@ -90,8 +90,8 @@ describe('tryHosts', () => {
   });
 
   it('follows what the prober has found out', async () => {
-    const outdated = new Set([0]);
-    tellHosts(HOSTS, { primary: 2, outdated, closed: undefined });
+    const found = { primary: 2, timeline: 3, systemId: '7', excluded: new Set([0]), closed: undefined };
+    tellHosts(HOSTS, { ...found, isWatched: false });
     try {
       const { answer, tried } = trial({ a: 'primary', b: 'primary', c: 'away' });
       expect((await answer).host).toBe('b');
@@ -99,8 +99,13 @@ describe('tryHosts', () => {
       await expect(trial({ a: 'primary', b: 'away', c: 'away' }).answer).rejects.toMatchObject({
         sqlState: '08001',
       });
+      // Once a prober looks, an old primary that has just come back is not mistaken for a new one.
+      tellHosts(HOSTS, { ...found, isWatched: true });
+      const strict = trial({ a: 'primary', b: 'primary', c: 'away' });
+      await expect(strict.answer).rejects.toMatchObject({ sqlState: '08001' });
+      expect(strict.tried).toEqual(['c']);
       const why = nodeUnresponsive('n1', 'then');
-      tellHosts(HOSTS, { primary: 2, outdated, closed: why });
+      tellHosts(HOSTS, { ...found, isWatched: true, closed: why });
       const shut = trial({ a: 'primary', b: 'primary', c: 'primary' });
       await expect(shut.answer).rejects.toBe(why);
       expect(shut.tried).toEqual([]);
@@ -117,7 +122,14 @@ describe('tryHosts', () => {
     );
     closeWhenOutdated(HOSTS, HOSTS[2]!, () => closed.push('c'))();
     try {
-      tellHosts(HOSTS, { primary: 1, outdated: new Set(), closed: undefined });
+      const found = {
+        primary: 1,
+        timeline: 3,
+        systemId: '7',
+        excluded: new Set<number>(),
+        closed: undefined,
+      };
+      tellHosts(HOSTS, { ...found, isWatched: true });
       expect(closed).toEqual(['a']);
     } finally {
       for (const forget of [a!, b!]) forget();

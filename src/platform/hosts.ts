@@ -1,10 +1,12 @@
 /**
  * A node is a list of hosts of which one is the primary at a time. tryHosts() opens a connection to that one: it tries the
- * hosts one soon after the other, and lets go of those that turn out to be standbys. What the node's prober
- * (health/prober.ts) has found out says whom to try first, whom to leave out, and when to try nobody.
+ * hosts one soon after the other, and lets go of those that turn out to be standbys. Once the node's prober
+ * (health/node-prober.ts) has found its primary, that one alone is tried, until the prober says otherwise.
  *
- * Invariant: what is known here makes an attempt quicker, and never decides whether a server is a primary: that one says so
- * itself, on each connection.
+ * Invariant: a server that calls itself no primary is never taken, whatever is known here: each says so itself, on each
+ * connection.
+ * Invariant: where a primary was found by a prober, no other host is taken: one that answers sooner, or still, may be an old
+ * primary that has just come back, and whatever is written there is lost.
  * Invariant: an attempt that was overtaken is closed as soon as it succeeds; each is bounded by whoever opens it.
  */
 import { cannotConnect, PosternError } from '../base/errors.ts';
@@ -17,13 +19,25 @@ const NEXT_HOST_AFTER_MS = 500;
 export interface KnownHosts {
   /** It answered as a primary last, and none of a higher timeline has. */
   readonly primary: number | undefined;
-  /** They call themselves primaries, and another one of a higher timeline does too. */
-  readonly outdated: ReadonlySet<number>;
+  /** Its timeline, and the system identifier of its cluster of servers. */
+  readonly timeline: number;
+  readonly systemId: string | undefined;
+  /** They call themselves primaries, and are on an older timeline, or belong to another cluster of servers. */
+  readonly excluded: ReadonlySet<number>;
+  /** A prober goes on looking; else this was found once. */
+  readonly isWatched: boolean;
   /** No server answers: an attempt would wait for nothing, and fails with this at once. */
   readonly closed: PosternError | undefined;
 }
 
-const NOTHING: KnownHosts = { primary: undefined, outdated: new Set(), closed: undefined };
+const NOTHING: KnownHosts = {
+  primary: undefined,
+  timeline: 0,
+  systemId: undefined,
+  excluded: new Set(),
+  isWatched: false,
+  closed: undefined,
+};
 
 /** By the text of the hosts: the same servers are meant wherever it stands. */
 const knownByHosts = new Map<string, KnownHosts>();
@@ -33,6 +47,10 @@ const openByHosts = new Map<string, Set<OpenHost>>();
 interface OpenHost {
   readonly place: number;
   readonly close: () => void;
+}
+
+export function knownOfHosts(hosts: readonly Host[]): KnownHosts {
+  return knownByHosts.get(describeHosts(hosts)) ?? NOTHING;
 }
 
 /** Of the node's prober alone; undefined: it stops, and nothing is known any more. Closes what is open to other hosts. */
@@ -72,14 +90,17 @@ export interface HostAttempt<T> {
 /** Rejects as `open` does where there is one host; else with what a server said when it refused the login, or 08001. */
 export async function tryHosts<T>(attempt: HostAttempt<T>): Promise<T> {
   const { hosts } = attempt;
-  const known = knownByHosts.get(describeHosts(hosts)) ?? NOTHING;
+  const known = knownOfHosts(hosts);
   if (known.closed) throw known.closed;
   return hosts.length === 1 ? await attempt.open(hosts[0]!) : await raceHosts(attempt, inOrder(hosts, known));
 }
 
-function inOrder(hosts: readonly Host[], { primary, outdated }: KnownHosts): Host[] {
+function inOrder(hosts: readonly Host[], { primary, excluded, isWatched }: KnownHosts): Host[] {
   const first = primary === undefined ? [] : [hosts[primary]!];
-  return [...first, ...hosts.filter((_, place) => place !== primary && !outdated.has(place))];
+  if (isWatched && primary !== undefined) return first;
+  const rest = hosts.filter((_, place) => place !== primary && !excluded.has(place));
+  // Where all are excluded an attempt tells why.
+  return first.length + rest.length > 0 ? [...first, ...rest] : [...hosts];
 }
 
 interface Failure {
@@ -124,17 +145,18 @@ async function openPrimary<T>(attempt: HostAttempt<T>, host: Host): Promise<T> {
   const opened = await attempt.open(host);
   try {
     if (await attempt.isPrimary(opened)) {
-      const { hosts } = attempt;
       // Found out while it was opened.
-      const isOutdated = knownByHosts.get(describeHosts(hosts))?.outdated.has(hosts.indexOf(host));
-      if (!isOutdated) return opened;
+      const place = attempt.hosts.indexOf(host);
+      const { primary, excluded, isWatched } = knownOfHosts(attempt.hosts);
+      const isOther = isWatched && primary !== undefined && place !== primary;
+      if (!isOther && !excluded.has(place)) return opened;
     }
   } catch (error) {
     attempt.close(opened);
     throw error;
   }
   attempt.close(opened);
-  throw new Error('it is a standby, or on an older timeline');
+  throw new Error('it is a standby, or on an older timeline, or of another cluster of servers');
 }
 
 /** A server that refuses the login for a reason of its own is told before those that are away. */

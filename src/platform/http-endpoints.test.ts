@@ -1,11 +1,15 @@
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { afterEach, expect, it, vi } from 'vitest';
 import { type HttpAnswer, HttpEndpoints } from './http-endpoints.ts';
 
 let endpoints: HttpEndpoints;
 
-async function serve(answers: Record<string, () => Promise<HttpAnswer>>): Promise<string> {
-  endpoints = new HttpEndpoints(answers);
+async function serve(
+  answers: Record<string, () => Promise<HttpAnswer>>,
+  stallTimeoutMs?: number,
+): Promise<string> {
+  endpoints = new HttpEndpoints(answers, stallTimeoutMs);
   return `http://127.0.0.1:${await endpoints.listen('127.0.0.1', 0)}`;
 }
 
@@ -69,4 +73,19 @@ it('works once for all who ask at the same time, and anew for the next', async (
   release();
   await vi.waitFor(() => expect(told).toContain('answer 2.'));
   socket.destroy();
+});
+
+it('does not keep places for those who do not read their answers', async () => {
+  const url = await serve({ '/a': async () => text('x'.repeat(200_000)) }, 100);
+  const port = Number(new URL(url).port);
+  const deaf = Array.from({ length: 64 }, () => {
+    const socket = connect({ host: '127.0.0.1', port });
+    socket.on('error', () => {});
+    socket.pause().write('GET /a HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(100));
+    return socket;
+  });
+  const status = async () => (await fetch(`${url}/a`)).status;
+  await Promise.all(deaf.map((socket) => once(socket, 'connect')));
+  await vi.waitFor(async () => expect(await status()).toBe(200), { timeout: 10_000, interval: 100 });
+  for (const socket of deaf) socket.destroy();
 });

@@ -14,6 +14,8 @@ export interface HttpAnswer {
 }
 
 const REQUEST_TIMEOUT_MS = 5_000;
+/** Longer than any answer takes to be made; Node looks twice before it closes a connection that was written to. */
+const STALL_TIMEOUT_MS = 10_000;
 const CONNECTIONS_MAX = 64;
 const HEADER_BYTES_MAX = 8 * 1024;
 
@@ -21,10 +23,15 @@ export class HttpEndpoints {
   readonly #answers: ReadonlyMap<string, () => Promise<HttpAnswer>>;
   /** By path: those who ask at the same time get one answer. */
   readonly #underWay = new Map<string, Promise<HttpAnswer>>();
+  readonly #stallTimeoutMs: number;
   #server: Server | undefined;
 
-  constructor(answers: Readonly<Record<string, () => Promise<HttpAnswer>>>) {
+  constructor(
+    answers: Readonly<Record<string, () => Promise<HttpAnswer>>>,
+    stallTimeoutMs: number = STALL_TIMEOUT_MS,
+  ) {
     this.#answers = new Map(Object.entries(answers));
+    this.#stallTimeoutMs = stallTimeoutMs;
   }
 
   /** Gives the port; rejects when it can't be listened on. */
@@ -54,6 +61,8 @@ export class HttpEndpoints {
       );
     });
     server.maxConnections = CONNECTIONS_MAX;
+    // Of connections on which nothing comes or goes: those who don't read their answer would keep their places.
+    server.timeout = this.#stallTimeoutMs;
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject).listen(port, host, () => {
         server.off('error', reject);

@@ -71,6 +71,21 @@ it('remembers a message for as long as it could pass as young', async () => {
   expect(accepted.filter(([id]) => id === 1)).toHaveLength(1);
 });
 
+it('takes none again when home’s clock is set back', () => {
+  const { second, accepted, clock } = world();
+  const now = () => sealCancel({ sessionId: 1, secretKey: SECRET, sentAtMs: clock.ms }, KEY);
+  const early = now();
+  second.receive(early);
+  clock.ms += 100_000;
+  second.receive(now());
+  clock.ms -= 90_000;
+  second.receive(early);
+  expect(accepted).toHaveLength(2);
+  clock.ms += 60_000;
+  second.receive(now());
+  expect(accepted).toHaveLength(3);
+});
+
 it('sends nothing for slots that nobody has, nonsense, or while home is away', async () => {
   const { first, channel, home } = world();
   await first.forward(idOf(3), SECRET, undefined);

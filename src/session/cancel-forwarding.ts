@@ -42,6 +42,8 @@ export class CancelForwarding {
   readonly #byAddress = new Map<string, TokenBucket>();
   /** By nonce: until when a repetition could pass as young enough, on the home node's clock. */
   readonly #seen = new Map<string, number>();
+  /** Up to this time messages have been forgotten: by a clock that was set back, they would pass as young and as new. */
+  #forgottenUntilMs = Number.NEGATIVE_INFINITY;
   /** What became of requests: `dropped` before they were sent, `refused` after they came. */
   readonly counters = { sent: 0, received: 0, dropped: 0, refused: 0 };
 
@@ -110,7 +112,9 @@ export class CancelForwarding {
       // In the order of their coming: behind the first that may still be repeated come others.
       if (untilMs > homeNowMs) break;
       this.#seen.delete(old);
+      this.#forgottenUntilMs = Math.max(this.#forgottenUntilMs, untilMs - ENVELOPE_AGE_MS_MAX);
     }
+    if (sentAtMs <= this.#forgottenUntilMs) return false;
     if (this.#seen.size >= SEEN_MAX) return false;
     this.#seen.set(nonce, homeNowMs + 2 * ENVELOPE_AGE_MS_MAX);
     return true;

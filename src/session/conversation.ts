@@ -295,14 +295,17 @@ export class Conversation {
     switch (effect.kind) {
       case 'discardAll':
         if (!outside) throw objectError('25001', 'DISCARD ALL cannot run inside a transaction block');
-        return lease.drained().then(() => {
-          state.settings = state.defaults;
-          lease.unpin();
-          this.deallocate(undefined)?.done();
-          this.sequences.forget();
-          this.notifications.unlisten(undefined);
-          return { tag: 'DISCARD ALL' };
-        });
+        return lease
+          .drained()
+          .then(() => this.notifications.caughtUp())
+          .then(() => {
+            state.settings = state.defaults;
+            lease.unpin();
+            this.deallocate(undefined)?.done();
+            this.sequences.forget();
+            this.notifications.unlisten(undefined);
+            return { tag: 'DISCARD ALL' };
+          });
       case 'resetAll': {
         // A session's own backend may hold settings that the router does not know.
         if (!outside || lease.pinReason !== undefined) return undefined;
@@ -339,8 +342,15 @@ export class Conversation {
           .then(() => ({ tag: 'LISTEN' }));
       case 'unlisten':
         if (!outside) return undefined;
-        this.notifications.unlisten(effect.channel);
-        return this.notifications.takesUnlisten ? { tag: 'UNLISTEN' } : undefined;
+        if (!this.notifications.takesUnlisten) {
+          this.notifications.unlisten(effect.channel);
+          return undefined;
+        }
+        if (!this.notifications.isListening) return { tag: 'UNLISTEN' };
+        return lease
+          .drained()
+          .then(() => this.notifications.unlistenAtEnd(effect.channel))
+          .then(() => ({ tag: 'UNLISTEN' }));
       case 'sqlPrepare': {
         const name = deallocated(text);
         if (name === undefined || lease.failed || state.transaction === 'failed') return undefined;

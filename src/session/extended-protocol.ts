@@ -69,6 +69,7 @@ export class ExtendedProtocol {
     if (this.#c.skipping) return;
     if (this.#held) return this.#guarded(() => handle() as void | Promise<void>);
     this.#statements.beforeQuery();
+    this.#c.notifications.settle()?.();
     this.#portals.put('', undefined);
     return handle();
   }
@@ -165,17 +166,18 @@ export class ExtendedProtocol {
     this.#statements.writeSuspended = false;
     this.#statements.nextBatch();
     const { connection } = lease;
+    const onDone = this.#c.notifications.settle();
     if (connection && !connection.closed) {
       lease.unsynced = false;
       // Portals live as long as their transaction.
       if (!lease.mayBeInBlock) this.#portals.clear();
       responses.owe(1);
-      connection.sync(responses, undefined);
+      connection.sync(responses, onDone && { onDone });
       return;
     }
     const status = this.#c.currentStatus();
     responses.answered++;
-    this.#c.inTurn({ write: (writer) => encodeReadyForQuery(writer, status) });
+    this.#c.inTurn({ write: (writer) => encodeReadyForQuery(writer, status), onDone });
     // Portals live as long as their transaction.
     if (status === 'I') this.#portals.clear();
   }

@@ -90,7 +90,8 @@ export class Listener implements LoginHost {
     this.#routes = options.routes;
     this.#server = createServer({ noDelay: true }, (socket) => this.#onSocket(socket));
     this.#looks = setInterval(() => {
-      this.#timeouts.tick();
+      // When what has come meanwhile was read: after a pause of this process a client's silence may be none.
+      setImmediate(() => this.#timeouts.tick());
       this.#thinOutSoon();
       onLook();
     }, BOUNDS.timeoutLookMs);
@@ -149,7 +150,7 @@ export class Listener implements LoginHost {
   adopt(socket: AcceptedClient, handed: HandedSession): void {
     this.#own(socket);
     socket.on('error', () => socket.destroy());
-    if (this.#closing) {
+    if (this.#closing || this.#sessions.has(handed.id)) {
       refuseClient(socket, shuttingDown());
       return;
     }
@@ -244,6 +245,11 @@ export class Listener implements LoginHost {
     await closed;
     clearInterval(this.#looks);
     if (this.#taken.size > 0) await new Promise<void>((resolve) => (this.#onLastGone = resolve));
+  }
+
+  /** Ends the sessions of a role whose name is another role's now. */
+  expel(user: string): void {
+    for (const { session } of [...this.#sessions.values()]) if (session.user === user) session.shutDown();
   }
 
   /** A key that fits no session is ignored, as PostgreSQL does. `address`: of whoever asks. */

@@ -301,7 +301,7 @@ export class Responses implements ResponseSink {
     else if (error instanceof ServerError) encodeErrorFields(writer, 'E', error.fields);
     else {
       const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-      this.#state.context.log.error(text);
+      this.#state.log.error('internal error', { error: text });
       encodeErrorResponse(
         writer,
         new PosternError({

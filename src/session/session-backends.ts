@@ -4,9 +4,11 @@
  *
  * Invariant: a connection goes back to its pool only idle, with nothing pending and no cancel on its way; else it is closed.
  */
+
+import type { AcquireTicket } from '../backend/acquire.ts';
 import { type BackendConnection, TransactionStatus } from '../backend/connection.ts';
 import { ask } from '../backend/internal-query.ts';
-import type { AcquireTicket, NodePool } from '../backend/pool.ts';
+import type { NodePool } from '../backend/pool.ts';
 import { assert } from '../base/assert.ts';
 import { BOUNDS } from '../base/bounds.ts';
 import { objectError, ownBackendLost, type PosternError } from '../base/errors.ts';
@@ -76,17 +78,17 @@ export class SessionBackends {
     const { settings, user, context } = this.#state;
     const pool = context.pools.get(nodeId);
     assert(pool, `no pool for node ${nodeId}`);
-    const asked = { beside: options.beside, tenant: this.#state.tenant ?? this.bucket };
+    const ticket: AcquireTicket = { giveUp: undefined };
+    const asked = { ticket, beside: options.beside, tenant: this.#state.tenant ?? this.bucket };
     const idle = pool.tryAcquire(user, settings, asked);
     if (idle) return idle;
-    const ticket: AcquireTicket = { giveUp: undefined };
     this.#ticket = ticket;
     this.#awaitedNodeId = nodeId;
     const done = (): void => {
       ticket.giveUp = undefined;
       this.#awaitedNodeId = undefined;
     };
-    return pool.acquire(user, settings, { ticket, ...asked }).then(
+    return pool.acquire(user, settings, asked).then(
       (connection) => {
         done();
         if (!this.#ended) return connection;

@@ -189,6 +189,10 @@ export class Session implements Leaver, Watched {
   }
 
   /** The router is stopping. */
+  get user(): string {
+    return this.#state.user;
+  }
+
   shutDown(): void {
     this.#fatal(shuttingDown());
   }
@@ -440,6 +444,7 @@ export class Session implements Leaver, Watched {
 
   #onDrain(): void {
     this.#conversation.runningPieces?.resume();
+    this.#conversation.notifications.deliver();
     if (!this.#outputStalled) return;
     this.#outputStalled = false;
     this.#lease.connection?.resumeReading();

@@ -327,6 +327,7 @@ export class SimpleProtocol {
 
   #ready(): void {
     const { responses } = this.#c;
+    this.#c.notifications.settle()?.();
     responses.owe(1);
     this.#c.inTurn({
       write: (writer) => {

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { makeCertificates } from '../support/certificates.ts';
+import { loginClients } from '../support/login-probes.ts';
 import { ManInTheMiddle, type MiddleOptions } from '../support/man-in-the-middle.ts';
 import { startTestCluster, type TestCluster } from '../support/router.ts';
 import { startTestServer, type TestServer } from '../support/servers.ts';
@@ -19,6 +20,7 @@ const RULES = 'hostssl all app all scram-sha-256';
 
 const directory = mkdtempSync(join(tmpdir(), 'postern-downgrade-'));
 const certificates = makeCertificates(directory);
+const clients = loginClients();
 let oracle: TestServer;
 let cluster: TestCluster;
 let middle: ManInTheMiddle | undefined;
@@ -43,6 +45,7 @@ afterEach(async () => {
   middle = undefined;
 });
 afterAll(async () => {
+  await Promise.all(clients.map((client) => client.stop()));
   await cluster?.stop();
   await oracle?.stop();
   rmSync(directory, { recursive: true, force: true });
@@ -137,5 +140,28 @@ describe.skipIf(!existsSync(PSQL))('somebody in the middle', () => {
     expect(expected).toMatch(outcome);
     expect(await psql(cluster.port, options, parameters)).toBe(expected);
     expect(middle?.heard ?? '').not.toContain(PASSWORD);
+  });
+});
+
+describe.each(clients)('$name, which insists', (client) => {
+  const insisting = { user: 'app', password: PASSWORD, sslrootcert: certificates.ca } as const;
+  const attempts = [
+    ['on TLS, and is told that there is none', { certificate: undefined, upstream: 'plain' }, 'require'],
+    ['on the right certificate, and is shown another', untrusted, 'verify-full'],
+  ] as const;
+
+  // Postgres.js begins with TLS whatever it is told, and tries for ever where that fails.
+  const told = client.name === 'Postgres.js' ? attempts.slice(1) : attempts;
+
+  it.skipIf(client.missing !== undefined).each(told)('%s', async (_, options, sslmode) => {
+    middle = await ManInTheMiddle.start({ ...options, targetPort: cluster.port });
+    const outcome = await client.login({ ...insisting, port: middle.port, sslmode });
+    expect(outcome).toMatchObject({ ok: false });
+    expect(middle.heard).toBe('');
+  });
+
+  it.skipIf(client.missing !== undefined)('comes in where nobody is in between', async () => {
+    const outcome = await client.login({ ...insisting, port: cluster.port, sslmode: 'verify-full' });
+    expect(outcome).toEqual({ ok: true, user: 'app' });
   });
 });

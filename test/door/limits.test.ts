@@ -182,6 +182,24 @@ describe('statements', () => {
     expect(Math.max(...worst)).toBeLessThanOrEqual(6);
   });
 
+  it('find connections while another tenant’s transactions would have all of them', async () => {
+    const limited = await routerWith({}, { connectionsPerNode: 4 });
+    const other = await connectClient(limited, ofTenant('other'));
+    const crowd = await Promise.all(
+      Array.from({ length: 6 }, () => connectClient(limited, ofTenant('acme'))),
+    );
+    await crowd[0]!.query('SELECT 1');
+    await other.query('SELECT 1');
+    const begun = crowd.map((client) => client.query('BEGIN; SELECT 1'));
+    const watch = await connectClient(cluster, {}, 'postgres');
+    const idle = `SELECT count(*)::int FROM pg_stat_activity WHERE state LIKE 'idle in tr%' AND usename = 'app'`;
+    await expect.poll(() => value(watch, idle)).toBe(3);
+    // None of those is ended meanwhile.
+    for (let i = 0; i < 5; i++) await other.query('BEGIN; SELECT 1; COMMIT');
+    expect(await value(watch, idle)).toBe(3);
+    await Promise.all(begun.map((each, i) => each.then(() => crowd[i]!.query('COMMIT'))));
+  });
+
   it('of one role, and of one tenant, hold no more backends than they may', async () => {
     const limited = await routerWith({ backends: { perRole: 2, perTenant: 1 } }, { connectionsPerNode: 6 });
     const idle = `SELECT count(*)::int FROM pg_stat_activity WHERE state LIKE 'idle in tr%' AND usename = $1`;

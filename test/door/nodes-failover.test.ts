@@ -5,6 +5,7 @@
 import pg from 'pg';
 import { expect, it, onTestFinished } from 'vitest';
 import { type Router, startRouter } from '../../src/cli/router.ts';
+import type { RouterOptions } from '../../src/cli/router-options.ts';
 import { freeze, thaw } from '../support/frozen-server.ts';
 import { TRUSTED_USERS } from '../support/router.ts';
 import { connectClient, value } from '../support/router-clients.ts';
@@ -122,5 +123,62 @@ it('the router follows a promotion while the old primary stands still, and ends 
     }
   } finally {
     thaw(old);
+  }
+}, 90_000);
+
+it('a router that starts takes the primary that was promoted last, whoever answers first, and no other host ever', async () => {
+  const [home, old, foreign] = await Promise.all([startTestServer(), startTestServer(), startTestServer()]);
+  const stop: TestServer[] = [home, old, foreign];
+  onTestFinished(async () => void (await Promise.all(stop.map((server) => server.stop()))));
+  for (const server of stop) {
+    await server.query('CREATE ROLE app LOGIN');
+    await server.query('CREATE DATABASE app OWNER app');
+  }
+  const standby = await startTestStandby(old, { name: 'standby' });
+  stop.push(standby);
+  await standby.query('SELECT pg_promote()');
+  const lines: string[] = [];
+  const say = (message: string) => void lines.push(message);
+  const ports = (servers: TestServer[]) => servers.map(({ port }) => port).join(',');
+  const options = (dsn: string): RouterOptions => ({
+    listen: { host: '127.0.0.1', port: 0 },
+    database: 'app',
+    nodes: [
+      { name: 'n1', dsn: home.dsn({ database: 'app' }) },
+      { name: 'n2', dsn: `${dsn} user=postgres dbname=app` },
+    ],
+    home: 'n1',
+    users: TRUSTED_USERS,
+    health: HEALTH,
+    log: { info: say, warn: say, error: say },
+  });
+  await expect(
+    startRouter(options(`host=127.0.0.1,127.0.0.1 port=${ports([foreign, standby])}`)),
+  ).rejects.toThrow('the hosts of node "n2" belong to different clusters of servers');
+  // The old primary first, and the new one by two names.
+  const router = await startRouter(
+    options(`host=127.0.0.1,127.0.0.1,localhost port=${ports([old, standby, standby])}`),
+  );
+  onTestFinished(() => router.close());
+  const client = await connectClient({ dsn: () => `postgres://app@127.0.0.1:${router.port}/app` });
+  await client.query(
+    `CREATE TABLE events (id bigint PRIMARY KEY) WITH (postern.door = 'sharded', postern.key = 'id')`,
+  );
+  await client.query('INSERT INTO events SELECT generate_series(1, 50)');
+  await expect.poll(() => lines.join(' '), POLL).toContain('two primaries');
+  expect(lines.join(' ')).not.toContain('found first');
+  const keys = Array.from({ length: 50 }, (_, at) => at + 1);
+  standby.kill();
+  const write = () => value(client, 'INSERT INTO events VALUES ($1)', [keys.push(keys.length + 1)]);
+  const told = new Set<unknown>();
+  await expect.poll(async () => told.add(await write()).size, POLL).toBeGreaterThan(1);
+  for (let i = 0; i < 60; i++) told.add(await write());
+  expect([...told].every((one) => one === undefined || String(one).startsWith('!08'))).toBe(true);
+  for (const other of [old, foreign]) {
+    const direct = new pg.Client(other.dsn({ database: 'app' }));
+    await direct.connect();
+    const { rows } = await direct.query(`SELECT FROM pg_namespace WHERE nspname LIKE 'postern%'`);
+    await direct.end();
+    expect(rows).toHaveLength(0);
   }
 }, 90_000);

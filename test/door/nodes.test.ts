@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { startRouter } from '../../src/cli/router.ts';
@@ -167,6 +168,24 @@ describe('a node that freezes', () => {
       thaw(cluster.servers[0]!);
     }
     await expect.poll(() => value(other, 'SELECT count(*)::int FROM home'), POLL).toBe(0);
+  }, 60_000);
+});
+
+describe('a router that stands still', () => {
+  it('takes no node for silent, and ends nothing, however long', async () => {
+    const client = await connectClient(cluster);
+    const from = lines.length;
+    const long = value(client, `SELECT note FROM events, pg_sleep(5.5) WHERE id = ${keys[1]}`);
+    await setImmediate();
+    // Once for longer than what waits for a silent node is let be, and then with one turn between.
+    const nothing = new Int32Array(new SharedArrayBuffer(4));
+    for (const ms of [HEALTH.cutAfterMs + 500, 700, 700, 700]) {
+      Atomics.wait(nothing, 0, 0, ms);
+      await setImmediate();
+    }
+    expect(await long).toBe('x');
+    for (const node of [0, 1, 2]) expect(await value(client, READ, [keys[node]])).toBe('x');
+    expect(lines.slice(from).filter((line) => /does not answer|given up/.test(line))).toEqual([]);
   }, 60_000);
 });
 

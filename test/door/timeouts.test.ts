@@ -100,6 +100,28 @@ describe('a client', () => {
     expect(open).toContain('25P03');
   });
 
+  it('that has one keeps it to itself: no server ends a connection by it that others share', async () => {
+    const pids = () =>
+      Promise.all(
+        cluster.servers.map((server) =>
+          server.query("SELECT pid FROM pg_stat_activity WHERE usename = 'app' ORDER BY pid"),
+        ),
+      );
+    const own = await connectClient(cluster);
+    own.on('error', () => {});
+    const closed = new Promise<void>((resolve) => own.once('end', () => resolve()));
+    await own.query(`SET idle_session_timeout = '250ms'`);
+    await own.query('SELECT n FROM events WHERE id = 1');
+    await own.query('UPDATE events SET n = n WHERE id = 2');
+    const before = await pids();
+    expect(before.flat().length).toBeGreaterThan(0);
+    await closed;
+    const other = await connectClient(cluster);
+    await other.query('SELECT pg_sleep(0.4)');
+    expect(await pids()).toEqual(before);
+    expect(await value(other, 'SHOW idle_session_timeout')).toBe('0');
+  });
+
   it('that leaves a transaction open is closed, and the transaction rolled back', async () => {
     const cases: Message[][] = [
       // No node knows of it; one has it; it has failed; it is on two; it is a pipeline without its end.

@@ -67,7 +67,8 @@ beforeAll(async () => {
   cluster = await startTestCluster({ nodes: 1 });
   const [home] = cluster.servers;
   relay = new Relay(home!.port);
-  const dsn = `postgres://postgres@127.0.0.1:${await relay.listen()}/app`;
+  // Its relay looks for the first packet to say whose connection it is.
+  const dsn = `postgres://postgres@127.0.0.1:${await relay.listen()}/app?sslmode=disable`;
   const { routerOptions } = cluster;
   // One backend, so that a test knows what is prepared where.
   router = await startRouter({ ...routerOptions, nodes: [{ name: 'n1', dsn }], connectionsPerNode: 1 });

@@ -101,9 +101,7 @@ export class RawClient {
 
   /** All in one write, so that they reach the other side together. */
   send(...messages: readonly Message[]): void {
-    const writer = new FrameWriter();
-    for (const message of messages) encode(writer, message);
-    this.socket.write(writer.take());
+    this.socket.write(encodedMessages(messages));
   }
 
   /** Lines up to and with the first that matches. Rejects when the connection ends or nothing comes for 10 s. */
@@ -190,6 +188,13 @@ export class RawClient {
     }
     this.#lines.push(describe(reader));
   }
+}
+
+/** For whoever sends them in pieces. */
+export function encodedMessages(messages: readonly Message[]): Buffer {
+  const writer = new FrameWriter();
+  for (const message of messages) encode(writer, message);
+  return writer.take();
 }
 
 function encode(writer: FrameWriter, message: Message): void {

@@ -4,10 +4,11 @@
  */
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { AcquireTicket } from '../../src/backend/acquire.ts';
 import { NO_CREDENTIAL } from '../../src/backend/credential.ts';
 import { ask } from '../../src/backend/internal-query.ts';
 import { openBackend } from '../../src/backend/login.ts';
-import { type AcquireTicket, NodePool } from '../../src/backend/pool.ts';
+import { NodePool } from '../../src/backend/pool.ts';
 import { Settings } from '../../src/backend/settings.ts';
 import type { PosternError } from '../../src/base/errors.ts';
 import { NO_TLS } from '../../src/pg/dsn-tls.ts';

@@ -6,6 +6,7 @@ import {
   useShardedCluster,
 } from '../../../test/support/sharded-cluster.ts';
 import { dropTables } from '../../ddl/drop.ts';
+import { dropRecorded } from '../../ddl/recorded.ts';
 import { sweep } from '../../ddl/sweep.ts';
 import { createShardedTable } from './create.ts';
 
@@ -89,6 +90,35 @@ describe('a router that dies while it creates', () => {
       }
       expect(await cluster.traces('t_zombie')).toEqual([]);
     }
+  });
+
+  test('rows of a table that the catalog has lost are not dropped, and told once', async () => {
+    await createShardedTable(cluster.router(), createCommand('t_lost', COLUMNS), APP);
+    const table = await cluster.table('t_lost');
+    const [leaf] = await cluster.servers[1]!.query(
+      `SELECT leaf::regclass::text AS name FROM postern_internal.local_leaves WHERE table_id = ${table.id} LIMIT 1`,
+    );
+    // Some id that belongs there.
+    await cluster.servers[1]!.query(`DO $$ BEGIN
+      FOR i IN 1..1000 LOOP
+        BEGIN INSERT INTO ${leaf!.name} (id) VALUES (i); EXIT; EXCEPTION WHEN check_violation THEN END;
+      END LOOP; END $$`);
+    const lines: string[] = [];
+    const router = Object.assign(cluster.router(), { warn: (line: string) => void lines.push(line) });
+    // As after a failover of home to a standby that was behind.
+    const home = await router.connect(router.homeNodeId);
+    await home.transaction(() => dropRecorded(home, table.id, { cascade: true }));
+    await home.query(`DELETE FROM postern_internal.tables WHERE table_id = ${table.id}`);
+    await home.close();
+    for (let i = 0; i < 2; i++) await sweep(router);
+    expect(await cluster.servers[1]!.query(`SELECT FROM ${leaf!.name}`)).toHaveLength(1);
+    expect(lines).toHaveLength(1);
+    expect(lines[0]).toContain(`node "n2" has rows of tables that the catalog does not know`);
+    await expect(
+      createShardedTable(cluster.router(), createCommand('t_lost', COLUMNS), APP),
+    ).rejects.toMatchObject({ sqlState: '42P07' });
+    await cluster.servers[1]!.query(`TRUNCATE ${leaf!.name}`);
+    expect(await sweep(router)).toContain(table.id);
   });
 
   test('a node that is away leaves a row for the sweep', async () => {
