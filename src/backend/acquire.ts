@@ -1,5 +1,5 @@
 /** What whoever wants a connection of a pool says, and what the pool keeps of it while it waits. */
-import type { PosternError } from '../base/errors.ts';
+import { PosternError } from '../base/errors.ts';
 import type { BackendConnection } from './connection.ts';
 import type { Settings } from './settings.ts';
 import { NEED, type Need, type Tenant } from './waiting-line.ts';
@@ -26,6 +26,15 @@ export interface Waiter {
   readonly deadlineMs: number;
   readonly need: Need;
   waits: boolean;
+}
+
+/** What those hear for whom none could be opened. */
+export function openingFailure(error: unknown): PosternError {
+  if (error instanceof PosternError) return error;
+  return new PosternError({
+    sqlState: '08001',
+    message: error instanceof Error ? error.message : String(error),
+  });
 }
 
 export function needOf(options: AcquireOptions = {}): Need {

@@ -111,6 +111,21 @@ describe('a pool that is full', () => {
     expect(order.slice(0, 8)).toEqual(['other', 'limited', 'busy', 'other'].flatMap((user) => [user, user]));
   });
 
+  it('leaves to a brief question what was opened for it, whatever role waits for its turn', async () => {
+    pool.share = 1;
+    const held = await acquire('busy');
+    const other = acquire('other');
+    const question = pool.acquire('busy', Settings.none, { brief: true });
+    // By the time it is open the turn of the other role has come.
+    nowMs += 1_000;
+    const asked = await question;
+    expect(opened).toEqual({ busy: 2, other: 0 });
+    pool.release(asked);
+    pool.release(held);
+    expect((await other).user).toBe('other');
+    expect(opened).toEqual({ busy: 2, other: 1 });
+  });
+
   it('closes what is beyond its share, what is lent when it comes back, and opens again when the share grows', async () => {
     const [first, second] = [await acquire('busy'), await acquire('busy')];
     pool.share = 1;

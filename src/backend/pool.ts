@@ -15,10 +15,10 @@
  */
 import type { BackendLimits } from '../admission/limits.ts';
 import { BOUNDS } from '../base/bounds.ts';
-import { PosternError, queryCanceled, tooManyConnections } from '../base/errors.ts';
+import { type PosternError, queryCanceled, tooManyConnections } from '../base/errors.ts';
 import { WaitHistogram } from '../observe/metric-samples.ts';
 import type { Host } from '../pg/dsn.ts';
-import { type AcquireOptions, type AcquireTicket, needOf, type Waiter } from './acquire.ts';
+import { type AcquireOptions, type AcquireTicket, needOf, openingFailure, type Waiter } from './acquire.ts';
 import type { BackendAddress, BackendConnection } from './connection.ts';
 import { HeldByTenant, SharedUse } from './held-by-tenant.ts';
 import { switchSettings } from './internal-query.ts';
@@ -326,12 +326,14 @@ export class NodePool {
   #roleInTurn(user: string): string | undefined {
     if (this.#line.userCount < 2) return undefined;
     const now = this.#options.now();
-    const own = { user, count: this.#countOf(user) };
+    const own = { user, count: this.#countOf(user), need: this.#line.greatestNeedOf(user) };
     let inTurn: RoleCount | undefined;
     for (const other of this.#line.users) {
       const waitedMs = now - this.#line.oldest(other)!.sinceMs;
       if (other === user || waitedMs < BOUNDS.roleTurnMs || !this.#mayOpenFor(other)) continue;
-      const one = { user: other, count: this.#countOf(other) };
+      const one = { user: other, count: this.#countOf(other), need: this.#line.greatestNeedOf(other) };
+      // Nobody is helped by closing it where none may be opened instead.
+      if (one.need < own.need || this.#lent.size + this.#opening >= this.#limitFor(one.need)) continue;
       if (!this.#turns.isOver(own, one, now) || (inTurn && !this.#turns.isBefore(one, inTurn))) continue;
       if (!this.#fits(other, NEED.ordinary) && this.#limits.perRole !== undefined) continue;
       inTurn = one;
@@ -421,7 +423,11 @@ export class NodePool {
         wanted.splice(wanted.indexOf(next), 1);
         continue;
       }
-      if (this.size >= this.#sizeMaxFor(limit) && !this.#closeIdleOfAnother(next.user)) return;
+      if (this.size >= this.#sizeMaxFor(limit)) {
+        // Its end opens for all that wait, this one too.
+        this.#closeIdleOfAnother(next.user);
+        return;
+      }
       next.count++;
       this.#open(next.user);
     }
@@ -462,13 +468,7 @@ export class NodePool {
 
   #onOpenFailed(user: string, error: unknown): void {
     this.counters.failed++;
-    const failure =
-      error instanceof PosternError
-        ? error
-        : new PosternError({
-            sqlState: '08001',
-            message: error instanceof Error ? error.message : String(error),
-          });
+    const failure = openingFailure(error);
     this.#failure = failure;
     this.#failureUser = user;
     this.#failedUntilMs = this.#options.now() + BOUNDS.backendConnectBackoffMs;

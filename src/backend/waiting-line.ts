@@ -202,6 +202,13 @@ export class WaitingLine<W extends Waits> {
     return this.#countByNeed[NEED.beside]! > 0 ? NEED.beside : NEED.ordinary;
   }
 
+  /** As greatestNeed, of one role. */
+  greatestNeedOf(user: string): Need {
+    const role = this.#roles.get(user);
+    for (const need of NEEDS) if (role?.kinds[need]?.some(({ all }) => all.count > 0)) return need;
+    return NEED.ordinary;
+  }
+
   /** How many of a role, with at least this need, could be served if there were connections enough. */
   countServable(user: string, least: Need, holding: Holding): number {
     const role = this.#roles.get(user);
