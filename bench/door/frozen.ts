@@ -6,13 +6,14 @@
  */
 import pg from 'pg';
 import { freeze, thaw } from '../../test/support/frozen-server.ts';
-import { RouterProcess } from '../../test/support/router-process.ts';
-import { startTestServer, type TestServer } from '../../test/support/servers.ts';
+import type { TestServer } from '../../test/support/servers.ts';
+import { makeEvents, startDoorStage } from './stage.ts';
 
 const NODES = 3;
 const OTHERS = 12;
 const STRUCK = 6;
 const PACE_MS = 20;
+const KEYS = 2_000;
 const KEYS_PER_NODE = 50;
 
 const READ = { name: 'read', text: 'SELECT note FROM events WHERE id = $1' };
@@ -28,21 +29,8 @@ interface Window {
 }
 
 export async function run(quick: boolean): Promise<Record<string, number>> {
-  const servers = await Promise.all(
-    Array.from({ length: NODES }, () =>
-      startTestServer({ durable: true, settings: { max_connections: '200' } }),
-    ),
-  );
-  let router: RouterProcess | undefined;
+  const { servers, dsn, stop } = await startDoorStage(NODES);
   try {
-    for (const server of servers) {
-      await server.query('CREATE ROLE app LOGIN');
-      await server.query('CREATE DATABASE app OWNER app');
-    }
-    router = await RouterProcess.start(
-      servers.map((server, i) => ({ name: `n${i + 1}`, dsn: server.dsn({ database: 'app' }) })),
-    );
-    const dsn = `postgres://app@127.0.0.1:${router.port}/app`;
     const keys = await prepare(dsn, servers);
     return {
       ...(await pause({ name: 'node', frozen: 1, dsn, servers, keys, quick })),
@@ -50,20 +38,13 @@ export async function run(quick: boolean): Promise<Record<string, number>> {
     };
   } finally {
     for (const server of servers) thaw(server);
-    await router?.stop();
-    await Promise.all(servers.map((server) => server.stop()));
+    await stop();
   }
 }
 
 /** By node, keys that live there. */
 async function prepare(dsn: string, servers: readonly TestServer[]): Promise<number[][]> {
-  const client = new pg.Client(dsn);
-  await client.connect();
-  await client.query(
-    `CREATE TABLE events (id bigint PRIMARY KEY, note text) WITH (postern.door = 'sharded', postern.key = 'id')`,
-  );
-  await client.query(`INSERT INTO events SELECT id, 'x' FROM generate_series(1, 2000) AS id`);
-  await client.end();
+  await makeEvents(dsn, KEYS);
   return await Promise.all(
     servers.map(async (server) => {
       const direct = new pg.Client(server.dsn({ database: 'app' }));

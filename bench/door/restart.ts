@@ -5,8 +5,8 @@
  * intended start, during the restarts by that just before them.
  */
 import pg from 'pg';
-import { RouterProcess } from '../../test/support/router-process.ts';
-import { startTestServer } from '../../test/support/servers.ts';
+import type { RouterProcess } from '../../test/support/router-process.ts';
+import { makeEvents, startDoorStage } from './stage.ts';
 
 const NODES = 2;
 const WORKERS = 2;
@@ -26,38 +26,16 @@ interface Window {
 }
 
 export async function run(quick: boolean): Promise<Record<string, number>> {
-  const servers = await Promise.all(
-    Array.from({ length: NODES }, () =>
-      startTestServer({ durable: true, settings: { max_connections: '200' } }),
-    ),
-  );
-  let router: RouterProcess | undefined;
+  const { router, dsn, stop } = await startDoorStage(NODES, {
+    workers: WORKERS,
+    log: { connections: false },
+  });
   try {
-    for (const server of servers) {
-      await server.query('CREATE ROLE app LOGIN');
-      await server.query('CREATE DATABASE app OWNER app');
-    }
-    router = await RouterProcess.start(
-      servers.map((server, i) => ({ name: `n${i + 1}`, dsn: server.dsn({ database: 'app' }) })),
-      { workers: WORKERS, log: { connections: false } },
-    );
-    const dsn = `postgres://app@127.0.0.1:${router.port}/app`;
-    await prepare(dsn);
+    await makeEvents(dsn, KEYS);
     return await restartUnderLoad({ router, dsn, restarts: quick ? 2 : 6 });
   } finally {
-    await router?.stop();
-    await Promise.all(servers.map((server) => server.stop()));
+    await stop();
   }
-}
-
-async function prepare(dsn: string): Promise<void> {
-  const client = new pg.Client(dsn);
-  await client.connect();
-  await client.query(
-    `CREATE TABLE events (id bigint PRIMARY KEY, note text) WITH (postern.door = 'sharded', postern.key = 'id')`,
-  );
-  await client.query(`INSERT INTO events SELECT id, 'x' FROM generate_series(1, ${KEYS}) AS id`);
-  await client.end();
 }
 
 async function restartUnderLoad(of: {

@@ -160,7 +160,8 @@ export class Lease implements BranchHost {
     if (this.ended) throw objectError('57P01', 'the client has gone');
     this.backends.bucket = bucket;
     const held = this.connection;
-    if (!held && this.branches.agrees) return this.branches.enlist([]).then(() => this.ensure(nodeId, bucket));
+    if (!held && this.branches.agrees)
+      return this.branches.enlist([]).then(() => this.ensure(nodeId, bucket));
     if (!held)
       return this.#acquire(nodeId ?? this.state.context.catalog.current.homeNodeId, nodeId === undefined);
     if (this.#reading) return this.drained().then(() => this.ensure(nodeId, bucket));
@@ -169,7 +170,8 @@ export class Lease implements BranchHost {
       if (this.state.transaction === 'virtual') return this.#begin(held, nodeId === undefined);
       return held;
     }
-    if (held.pendingCount > 0 && !this.unsynced) return this.drained().then(() => this.ensure(nodeId, bucket));
+    if (held.pendingCount > 0 && !this.unsynced)
+      return this.drained().then(() => this.ensure(nodeId, bucket));
     if (this.unsynced || held.transactionStatus !== TransactionStatus.idle) {
       if (held.transactionStatus === TransactionStatus.failed && held.pendingCount === 0)
         throw inFailedTransaction();

@@ -500,7 +500,12 @@ describe('the command', () => {
       1,
       /there is no node "n9".*The nodes are: n1, n2, n3/,
     ],
-    ['with a file that can not be written', ['-c', config, '--json', '/nowhere/x'], 1, /cannot write .nowhere.x: there is no such directory/],
+    [
+      'with a file that can not be written',
+      ['-c', config, '--json', '/nowhere/x'],
+      1,
+      /cannot write .nowhere.x: there is no such directory/,
+    ],
   ])('is refused %s', async (_, args, status, message) => {
     const ended = await doctor(...args);
     expect(ended.status).toBe(status);
