@@ -188,11 +188,11 @@ export class Session implements Leaver, Watched {
     }
   }
 
-  /** The router is stopping. */
   get user(): string {
     return this.#state.user;
   }
 
+  /** The router is stopping. */
   shutDown(): void {
     this.#fatal(shuttingDown());
   }
